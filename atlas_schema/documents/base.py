@@ -1,0 +1,73 @@
+"""Building blocks shared by all documents.
+
+The models say what JSON Schema can say, no more: both accept exactly the same documents (a property-based test holds
+it). What JSON Schema cannot say (cross references, order of times, digests) is a rule of the ``contract`` channel.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+SAFE_INTEGER = 2**53 - 1
+
+
+def _integral(value: Any) -> Any:
+    """JSON Schema counts 1.0 as an integer, and RFC 8785 writes both as 1; so do the models."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class Document(BaseModel):
+    """Strict, frozen, closed: unknown fields, lax types, NaN and infinity are refused."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Integer = Annotated[int, BeforeValidator(_integral), Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER)]
+Count = Annotated[int, BeforeValidator(_integral), Field(ge=0, le=SAFE_INTEGER)]
+Positive = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=SAFE_INTEGER)]
+Number = Annotated[float, Field(ge=-1e300, le=1e300)]
+NonNegative = Annotated[float, Field(ge=0, le=1e300)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$", min_length=71, max_length=71)]
+Time = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$",
+        min_length=20, max_length=20,
+    ),
+]  # fmt: skip
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+:-]{0,127}$", max_length=128)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", max_length=64)]
+RunId = Annotated[
+    str, StringConstraints(pattern=r"^(base|null:[A-Za-z0-9_-]{1,64}|arm:[A-Za-z0-9_-]{1,64})$", max_length=68)
+]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", max_length=128)]
+DefinitionId = Annotated[str, StringConstraints(pattern=r"^[a-z_.]{1,60}/[1-9][0-9]?$", max_length=64)]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+Text = Annotated[str, StringConstraints(max_length=20_000)]
+
+
+class DocumentReference(Document):
+    """A document cited by what it is called and by the digest of its canonical form."""
+
+    id: Identifier
+    digest: Digest
+
+
+class DigestOnly(Document):
+    """A document cited by digest alone."""
+
+    digest: Digest
+
+
+class Judgement(Document):
+    """A field that needs a person's call. Automation leaves it null; it never fills it."""
+
+    value: Line
+    author: Line
+    time: Time
+    basis: Line

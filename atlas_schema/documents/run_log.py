@@ -1,0 +1,38 @@
+"""The run log: the protocol's steps in order, each hash-chained to the one before. Times and hosts live here only."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from atlas_schema.documents.base import Count, Digest, Document, Line, Time
+
+
+class Artefact(Document):
+    """Something a step read or made."""
+
+    name: Line
+    digest: Digest
+
+
+class Step(Document):
+    """One step. ``hash`` is the digest of the step's canonical form without that field."""
+
+    index: Count
+    step: Literal["declare", "extract", "issue"]
+    actor: Literal["automation", "technician", "model"]
+    tool: Line
+    time: Time
+    inputs: Annotated[tuple[Artefact, ...], Field(max_length=64)]
+    outputs: Annotated[tuple[Artefact, ...], Field(max_length=64)]
+    previous: Digest | None
+    hash: Digest
+
+
+class RunLog(Document):
+    """The steps of one study."""
+
+    kind: Literal["run_log"]
+    schema_version: Literal["1.0"]
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=10_000)]

@@ -1,0 +1,91 @@
+"""One JSON Schema for all documents, generated from the models, and the validator that reads it.
+
+`schema.json` at the root of the repository and inside `atlas_contracts` is what `schema_document` returns; a test fails
+when they differ.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+from atlas_schema.documents.base import Document
+from atlas_schema.documents.contract import Contract
+from atlas_schema.documents.preregistration import Preregistration
+from atlas_schema.documents.receipt import Receipt
+from atlas_schema.documents.run_log import RunLog
+from atlas_schema.errors import UsageError
+
+MODELS: dict[str, type[Document]] = {
+    "contract": Contract,
+    "preregistration": Preregistration,
+    "receipt": Receipt,
+    "run_log": RunLog,
+}
+"""Every document kind that this version reads."""
+
+SCHEMA_ID = "https://atlas-schema.invalid/schema.json"
+"""Identifies the schema; nothing is fetched from it."""
+
+
+def schema_document() -> dict[str, Any]:
+    """Return the JSON Schema 2020-12 of every document kind, told apart by ``kind``."""
+    union = Annotated[Contract | Preregistration | Receipt | RunLog, Field(discriminator="kind")]
+    adapter: TypeAdapter[Any] = TypeAdapter(union)
+    body = adapter.json_schema(ref_template="#/$defs/{model}")
+    body.pop("discriminator", None)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "title": "atlas-schema documents",
+        **body,
+    }
+
+
+def schema_of(kind: str) -> dict[str, Any]:
+    """Return the JSON Schema of one document kind."""
+    if kind not in MODELS:
+        raise UsageError("There is no such document kind.", found=kind, expected=", ".join(MODELS))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **MODELS[kind].model_json_schema()}
+
+
+def schema_bytes() -> bytes:
+    """Return the committed form: indented, sorted, with a final newline."""
+    return (json.dumps(schema_document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def shipped_schema() -> dict[str, Any]:
+    """Return the schema that ships with the package."""
+    loaded: dict[str, Any] = json.loads((resources.files("atlas_contracts") / "schema.json").read_bytes())
+    return loaded
+
+
+@cache
+def _validator(kind: str) -> Any:
+    from jsonschema import Draft202012Validator, ValidationError, validators
+
+    def pattern(validator: Any, expression: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        # ECMA-262, which JSON Schema cites, lets $ match at the very end only; Python's re also before a last newline.
+        exact = expression.removesuffix("$") + r"\Z" if expression.endswith("$") else expression
+        if validator.is_type(instance, "string") and not re.search(exact, instance):
+            yield ValidationError(f"{instance!r} does not match {expression!r}")
+
+    shipped = shipped_schema()
+    strict = validators.extend(  # type: ignore[no-untyped-call]
+        Draft202012Validator, {"pattern": pattern}
+    )
+    # References are inside the document: a registry that fetches is never consulted.
+    model = MODELS[kind].__name__
+    return strict({"$schema": shipped["$schema"], "$ref": f"#/$defs/{model}", "$defs": shipped["$defs"]})
+
+
+def schema_errors(value: Any, kind: str) -> list[tuple[tuple[str | int, ...], str]]:
+    """Validate a parsed document against the shipped schema; return (path, message) of every violation."""
+    found = [(tuple(error.absolute_path), str(error.message)) for error in _validator(kind).iter_errors(value)]
+    return sorted(found, key=lambda pair: [str(part) for part in pair[0]])

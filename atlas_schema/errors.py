@@ -1,0 +1,30 @@
+"""Errors for people: every one says what went wrong, where, what was expected, what was found, and what to do."""
+
+from __future__ import annotations
+
+
+class AtlasError(Exception):
+    """An anticipated failure.
+
+    ``str()`` is a message of several lines for a terminal; the parts stay available as attributes for reports.
+    """
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", found: str = "", todo: str = "") -> None:
+        self.what, self.where, self.expected, self.found, self.todo = what, where, expected, found, todo
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        parts = (("where", self.where), ("expected", self.expected), ("found", self.found), ("to do", self.todo))
+        return "\n".join([self.what, *(f"  {name + ':':<10}{text}" for name, text in parts if text)])
+
+
+class UsageError(AtlasError):
+    """The call cannot be carried out as asked: bad arguments, unreadable paths, unsuitable inputs. Exit code 2."""
+
+
+class EvidenceError(AtlasError):
+    """Evidence whose container or tables do not have the declared form."""
+
+
+class DocumentError(AtlasError):
+    """A document that is not admissible JSON or does not have its declared shape."""

@@ -1,0 +1,1 @@
+"""Versioned contract documents and the JSON Schema, as package data. Read with `importlib.resources`."""
