@@ -1,0 +1,155 @@
+"""Rows as NumPy columns: the only form in which measures, digests and checks see evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from atlas_schema.errors import EvidenceError
+from atlas_schema.evidence.tables import ColumnSpec, Dims, TableSpec
+
+Array = npt.NDArray[Any]
+
+_NUMPY = {"u8": "<u1", "u16": "<u2", "u32": "<u4", "f32": "<f4", "f64": "<f8", "bool": "|b1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of ``n`` rows.
+
+    ``values`` is ``[n]`` (scalars, strings as Python objects), ``[n, width]`` (fixed lists) or the concatenated values of
+    variable lists, delimited by ``offsets`` ``[n + 1]``. ``valid`` is ``[n]`` for nullable columns; null rows hold zeros.
+    """
+
+    values: Array
+    valid: npt.NDArray[np.bool_] | None = None
+    offsets: npt.NDArray[np.int64] | None = None
+
+    def take(self, rows: Array) -> Column:
+        """Return the given rows, in the given order (not for variable lists with reordering beyond a gather)."""
+        valid = None if self.valid is None else self.valid[rows]
+        if self.offsets is None:
+            return Column(self.values[rows], valid)
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        starts = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return Column(self.values[starts + np.arange(offsets[-1])], valid, offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one table, sorted by its key."""
+
+    spec: TableSpec
+    n: int
+    columns: dict[str, Column]
+
+    def __getitem__(self, name: str) -> Array:
+        return self.columns[name].values
+
+    def valid(self, name: str) -> npt.NDArray[np.bool_]:
+        """Return the validity mask ``[n]`` of a column; all true where the column is not nullable."""
+        mask = self.columns[name].valid
+        return np.ones(self.n, dtype=np.bool_) if mask is None else mask
+
+    def offsets(self, name: str) -> npt.NDArray[np.int64]:
+        """Return the row delimiters ``[n + 1]`` of a variable-list column."""
+        offsets = self.columns[name].offsets
+        if offsets is None:
+            raise EvidenceError(f"Column {self.spec.name}.{name} is not a list of variable size.")
+        return offsets
+
+    def take(self, rows: Array) -> Rows:
+        return Rows(self.spec, len(rows), {name: column.take(rows) for name, column in self.columns.items()})
+
+
+def from_arrow(spec: TableSpec, dims: Dims, table: pa.Table) -> Rows:
+    """Convert an Arrow table of the declared schema to sorted `Rows`.
+
+    Raises `EvidenceError` for nulls where none may stand, non-finite floats, and duplicate keys. Does not check ranges:
+    those are rules of verification.
+    """
+    columns = {c.name: _column(spec, c, dims, table.column(c.name)) for c in spec.columns}
+    rows = Rows(spec, table.num_rows, columns)
+    order = sort_order(rows)
+    return rows if order is None else rows.take(order)
+
+
+def key_codes(rows: Rows) -> list[npt.NDArray[np.int64]]:
+    """Return one integer array ``[n]`` per key column whose order is the order of the key (strings by code point)."""
+    codes = []
+    for name in rows.spec.key:
+        values = rows[name]
+        codes.append(np.unique(values, return_inverse=True)[1] if values.dtype == object else values.astype(np.int64))
+    return codes
+
+
+def sort_order(rows: Rows) -> Array | None:
+    """Return the permutation that sorts rows by key, or None where they are sorted. Raises on duplicate keys."""
+    if rows.n < 2:
+        return None
+    codes = key_codes(rows)
+    order = np.lexsort(codes[::-1])
+    same = np.ones(rows.n - 1, dtype=np.bool_)
+    for code in codes:
+        ordered = code[order]
+        same &= ordered[1:] == ordered[:-1]
+    if same.any():
+        at = int(order[int(np.flatnonzero(same)[0])])
+        key = ", ".join(f"{name}={rows[name][at]}" for name in rows.spec.key)
+        raise EvidenceError("Two rows have the same key.", where=f"table {rows.spec.name}, {key}",
+                            expected="each key once", found=f"{int(same.sum()) + 1} or more rows")  # fmt: skip
+    return None if bool((order == np.arange(rows.n)).all()) else order
+
+
+def _column(spec: TableSpec, column: ColumnSpec, dims: Dims, chunked: pa.ChunkedArray) -> Column:
+    array = chunked.combine_chunks() if chunked.num_chunks != 1 else chunked.chunk(0)
+    where = f"table {spec.name}, column {column.name}"
+    valid = None
+    if column.nullable:
+        valid = array.is_valid().to_numpy(zero_copy_only=False).astype(np.bool_)
+    elif array.null_count:
+        raise EvidenceError("A value is missing.", where=where, expected="no nulls", found=f"{array.null_count} nulls")
+    if column.type == "str":
+        values = array.to_numpy(zero_copy_only=False)
+        if valid is not None:
+            values = np.where(valid, values, "")
+        return Column(np.asarray(values, dtype=object), valid)
+    if column.shape == "":
+        return Column(_numbers(array.fill_null(0) if array.null_count else array, column, where), valid)
+    if column.shape == "*":
+        offsets = np.asarray(array.offsets.to_numpy(), dtype=np.int64)
+        flat = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0])) if len(offsets) else array.values
+        return Column(_numbers(flat, column, where), valid, offsets - offsets[0])
+    width = dims.of(column.shape)
+    flat = array.values.slice(array.offset * width, len(array) * width)
+    if valid is not None and not valid.all():
+        # The slots behind a null row hold arbitrary bytes; they are content of nothing and read as zeros.
+        present = flat.is_valid().to_numpy(zero_copy_only=False).reshape(len(array), width)
+        if not present[valid].all():
+            raise EvidenceError("A list holds a missing value.", where=where, expected="values only")
+        flat = flat.fill_null(False if column.type == "bool" else 0)
+        values = _numbers(flat, column, where, finite=False).reshape(len(array), width).copy()
+        values[~valid] = 0
+        _require_finite(values, where)
+        return Column(values, valid)
+    return Column(_numbers(flat, column, where).reshape(len(array), width), valid)
+
+
+def _numbers(array: pa.Array, column: ColumnSpec, where: str, *, finite: bool = True) -> Array:
+    if array.null_count:
+        raise EvidenceError("A list holds a missing value.", where=where, expected="numbers only")
+    values = np.ascontiguousarray(array.to_numpy(zero_copy_only=False), dtype=_NUMPY[column.type])
+    if finite:
+        _require_finite(values, where)
+    return values
+
+
+def _require_finite(values: Array, where: str) -> None:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise EvidenceError("A number is not finite.", where=where, expected="finite numbers", found="NaN or infinity",
+                            todo="find what produced it and extract again; such rows support no statistic")  # fmt: skip

@@ -1,0 +1,45 @@
+"""What measures and verification read evidence from: a Parquet bundle or the technician's store, partition by partition."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from atlas_schema.evidence.columns import Rows
+from atlas_schema.evidence.digest import TableDigester, TableRoot
+from atlas_schema.evidence.tables import STUDY_TABLES, Dims
+
+Partition = tuple[str | int, ...]
+"""Values of `TableSpec.partition`: ``(run_id, layer)``, ``(run_id,)`` or ``()``."""
+
+
+class EvidenceSource(Protocol):
+    """Sorted rows of the declared tables. Memory is bounded by one partition, not by the evidence."""
+
+    @property
+    def dims(self) -> Dims: ...
+
+    def partitions(self, table: str) -> list[Partition]:
+        """Return the partitions that hold rows, in key order."""
+        ...
+
+    def read(self, table: str, partition: Partition) -> Rows:
+        """Return the rows of one partition, sorted by key; no rows where the partition is absent."""
+        ...
+
+
+def read_all(source: EvidenceSource, table: str) -> Rows:
+    """Return a table that has no partitions (`window`), or `run` as a whole."""
+    return source.read(table, ())
+
+
+def table_root(source: EvidenceSource, table: str) -> TableRoot:
+    """Digest one table, reading it partition by partition."""
+    digester = TableDigester(table, source.dims)
+    for partition in source.partitions(table):
+        digester.add(source.read(table, partition))
+    return digester.root()
+
+
+def table_roots(source: EvidenceSource) -> list[TableRoot]:
+    """Digest every table of a study, in order of declaration."""
+    return [table_root(source, table) for table in STUDY_TABLES]
