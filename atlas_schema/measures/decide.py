@@ -1,0 +1,53 @@
+"""From bounds to states: on which side of its threshold a statistic lies, or that this cannot be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atlas_schema.documents.contract import Bootstrap
+from atlas_schema.documents.receipt import CellState
+from atlas_schema.measures.intervals import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The state of a cell and the sentence that explains it. ``strict_below`` holds at ``alpha / arms``."""
+
+    state: CellState
+    reason: str
+    strict_below: bool
+
+
+def decide(interval: Interval, threshold: float, rule: Bootstrap, floor: float | None = 0.0) -> Decision:
+    """Compare one interval with its threshold. ``floor`` is what null arms reached; None where no floor could be given."""
+    if interval.method == "none":
+        return Decision("undetermined", interval.reason, False)
+    if floor is None:
+        return Decision("undetermined", "the null arms give no floor", False)
+    if threshold <= floor:
+        return Decision("undetermined", "the threshold is not above the floor of the null arms", False)
+    if interval.method == "identical":
+        return Decision("identical", interval.reason, True)
+    margin = 0.0 if interval.method == "rare_events" else None
+    if margin is None:
+        margin = None if interval.error is None else rule.monte_carlo_errors * interval.error
+    if margin is None:
+        return Decision("undetermined", "the Monte-Carlo error has no finite estimate", False)
+    strict = interval.strict_upper is not None and interval.strict_upper + margin < threshold
+    lower, upper = interval.simultaneous_lower, interval.upper
+    if upper is not None and upper + margin < threshold:
+        return Decision("below", "the upper bound is below the threshold", strict)
+    if lower is not None and lower - margin > threshold:
+        return Decision("above", "the simultaneous lower bound is above the threshold", False)
+    near = (upper is not None and upper < threshold) or (lower is not None and lower > threshold)
+    reason = (
+        "a bound is within the Monte-Carlo error of the threshold" if near else "the interval contains the threshold"
+    )
+    return Decision("undetermined", reason, False)
+
+
+def agree(first: Decision, second: Decision) -> Decision:
+    """Return a decision that holds under both seeds, or UNDETERMINED."""
+    if first.state == second.state:
+        return Decision(first.state, first.reason, first.strict_below and second.strict_below)
+    return Decision("undetermined", f"the decision changes with the seed: {first.state} or {second.state}", False)

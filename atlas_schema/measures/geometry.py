@@ -1,0 +1,67 @@
+"""Geometry of one routed layer: angles, orderings, packed Gram matrices, tangent norms. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+def angle(a: F64, b: F64) -> F64:
+    """Return the angle between paired rows of ``a`` and ``b`` ``[T, d]``, in units of pi: 0 same, 0.5 orthogonal, 1 opposite.
+
+    The half-angle form keeps full precision for tiny angles, where ``arccos`` loses half the digits.
+    """
+    u = a / np.linalg.norm(a, axis=1, keepdims=True)
+    v = b / np.linalg.norm(b, axis=1, keepdims=True)
+    out: F64 = 2.0 * np.arctan2(np.linalg.norm(u - v, axis=1), np.linalg.norm(u + v, axis=1)) / np.pi
+    return out
+
+
+def ranking(scores: npt.NDArray[np.floating]) -> Ints:
+    """Return expert ids ``[T, E]`` by descending score; ties go to the lower id."""
+    return np.argsort(-scores.astype(np.float64), axis=1, kind="stable").astype(np.int64)
+
+
+def softmax(logits: F64) -> F64:
+    """Return softmax over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    out: F64 = shifted / shifted.sum(axis=-1, keepdims=True)
+    return out
+
+
+def routing_weights(logits: F64, members: Ints, rule: str) -> F64:
+    """Return combine weights ``[T, k]`` of the given members ``[T, k]`` under a weight rule, from logits ``[T, E]``."""
+    chosen = np.take_along_axis(softmax(logits), members, axis=1)
+    if rule == "softmax_topk_renormalised":
+        out: F64 = chosen / chosen.sum(axis=1, keepdims=True)
+        return out
+    if rule == "softmax_topk":
+        return chosen
+    raise ValueError(f"unknown weight rule {rule!r}")
+
+
+WEIGHT_RULES = ("softmax_topk", "softmax_topk_renormalised")
+
+
+def unpack_gram(packed: F64, size: int) -> F64:
+    """Return symmetric matrices ``[T, size, size]`` from packed upper triangles ``[T, size * (size + 1) / 2]``."""
+    full = np.zeros((len(packed), size, size))
+    upper = np.triu_indices(size)
+    full[:, upper[0], upper[1]] = packed
+    full[:, upper[1], upper[0]] = packed
+    return full
+
+
+def quadratic_norm(gram: F64, coefficients: F64) -> F64:
+    """Return ``||sum_i c_i x_i||`` for coefficients ``[T, m]`` and Gram matrices ``[T, m, m]`` of the vectors ``x``."""
+    squared = np.einsum("ti,tij,tj->t", coefficients, gram, coefficients)
+    out: F64 = np.sqrt(np.maximum(squared, 0.0))
+    return out
+
+
+def tangent_squared(uu: F64, uz: F64, zz: F64, d: int) -> F64:
+    """Return ``||u - z <u,z>/d||²`` from ``||u||²``, ``<u,z>`` and ``||z||²`` (RMS normalisation)."""
+    return uu - uz**2 * (2.0 / d - zz / d**2)

@@ -1,0 +1,276 @@
+"""``summarise``: the one pure function from evidence, contract and pre-registration to findings.
+
+Issuing a receipt stores its result; verifying recomputes it. No finding is computed anywhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from atlas_schema.canonical import digest_document
+from atlas_schema.documents.contract import Bootstrap, Contract
+from atlas_schema.documents.preregistration import Preregistration
+from atlas_schema.documents.receipt import (
+    ArmFindings,
+    Bound,
+    Cell,
+    DomainDamage,
+    Findings,
+    Floor,
+    Interval,
+    Predicates,
+    TaskSuccess,
+)
+from atlas_schema.evidence.source import EvidenceSource, read_all
+from atlas_schema.measures.bootstrap import Strata, first_seed, second_seed
+from atlas_schema.measures.clusters import Clusters, clusters_of, merged_strata, strata_of
+from atlas_schema.measures.geometry import F64
+from atlas_schema.measures.decide import Decision, agree, decide
+from atlas_schema.measures.intervals import Interval as Estimate
+from atlas_schema.measures.intervals import Resampler, Statistic, family
+from atlas_schema.measures.runs import CellName, RunCells, damage_columns, run_cells
+from atlas_schema.verdict.predicates import (
+    ArmSummary,
+    SuccessState,
+    above_any,
+    flags,
+    knowledge_expansive,
+    verdict,
+)
+
+
+def summarise(
+    evidence: EvidenceSource,
+    contract: Contract,
+    preregistration: Preregistration,
+    root: str,
+    second: bytes | None = None,
+) -> Findings:
+    """Compute every finding.
+
+    ``root`` is the evidence root, which with the pre-registration fixes the resamples. ``second`` replaces the second
+    seed, under which every decision must hold again. Does not check that the rows are the ones the documents describe,
+    nor that they obey the physics: those are the binding, contract and reproduction channels of verification.
+    """
+    study = _Study(evidence, contract, preregistration, root, second)
+    nulls = [(n.id, study.cells(f"null:{n.id}")) for n in contract.nuisances]
+    floors = study.floors(nulls)
+    arms, summaries = [], []
+    for planned in preregistration.arms:
+        findings, strict = study.arm(planned.name, floors)
+        arms.append(findings)
+        rewrite = findings.predicates.protected_atlas_rewrite.value
+        summaries.append(ArmSummary(planned.name, rewrite, findings.success.state, strict))
+    return Findings(floors=tuple(floors.values()), arms=tuple(arms),
+                    knowledge_expansive=knowledge_expansive(preregistration.arms, summaries))  # fmt: skip
+
+
+def rounded(findings: Findings, contract: Contract) -> Findings:
+    """Return findings as a receipt states them: every number with the contract's significant digits."""
+
+    def round_leaf(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: round_leaf(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return tuple(round_leaf(v) for v in value)
+        return float(f"{value:.{contract.numbers.significant_digits}g}") if isinstance(value, float) else value
+
+    return Findings.model_validate(round_leaf(findings.model_dump()))
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """A column's estimate under the first seed and the decision that holds under both."""
+
+    estimate: Estimate
+    decision: Decision
+
+
+class _Study:
+    """What all runs share: clusters, strata, resamples of both seeds, and rounding."""
+
+    def __init__(
+        self, evidence: EvidenceSource, contract: Contract, plan: Preregistration, root: str, second: bytes | None
+    ) -> None:
+        self.evidence, self.contract, self.plan = evidence, contract, plan
+        self.rule: Bootstrap = contract.bootstrap
+        self.clusters: Clusters = clusters_of(read_all(evidence, "window"))
+        self.domains = tuple(sorted(set(self.clusters.domains)))
+        first = first_seed(root, digest_document(plan.model_dump(mode="json")))
+        self.seeds = (first, second or second_seed(first))
+        groups = merged_strata(self.clusters, self.rule.min_clusters_per_stratum)
+        self.drift_strata = [Resampler(s, strata_of(self.clusters, groups), self.rule) for s in self.seeds]
+        enough = {d: [d] for d in self.domains if self.clusters.domains.count(d) >= self.rule.min_clusters}
+        same = list(groups) == list(enough)
+        self.damage_strata = self.drift_strata if same else [
+            Resampler(s, strata_of(self.clusters, enough), self.rule) for s in self.seeds
+        ]  # fmt: skip
+        self.thresholds = {
+            (c.definition, t.form): t.value for c in contract.channels for t in c.thresholds
+        }  # fmt: skip
+
+    def cells(self, run_id: str) -> RunCells:
+        return run_cells(self.evidence, run_id, self.plan.protected_layers, self.contract, self.clusters)
+
+    def estimates(self, cells: RunCells, seed: int) -> list[Estimate]:
+        return family(
+            cells.numerator, cells.denominator, cells.statistics, self.drift_strata[seed], len(self.plan.arms)
+        )
+
+    def floors(self, nulls: list[tuple[str, RunCells]]) -> dict[CellName, Floor]:
+        """Return the largest upper bound that any null arm reached, per cell; null where one of them has no bound."""
+        reached: dict[CellName, list[tuple[float, str]]] = {}
+        for nuisance, cells in nulls:
+            for name, estimate in zip(cells.names, self.estimates(cells, 0), strict=True):
+                upper = np.inf if estimate.upper is None else estimate.upper
+                reached.setdefault(name, []).append((upper, nuisance))
+        floors = {}
+        for name, found in reached.items():
+            upper, nuisance = max(found, key=lambda pair: pair[0])
+            stated = float(upper) if np.isfinite(upper) else None
+            floors[name] = Floor(
+                layer=name.layer, definition=name.definition, form=name.form, upper=stated, nuisance=nuisance
+            )
+        return floors
+
+    def arm(self, name: str, floors: dict[CellName, Floor]) -> tuple[ArmFindings, bool]:
+        """Return the findings of one arm, and whether it refutes `knowledge_expansive` at ``alpha / arms``."""
+        cells, strict = self._arm_cells(self.cells(f"arm:{name}"), floors)
+        damage = self._damage(f"arm:{name}")
+        success, strict_success = self._success(f"arm:{name}")
+        rewrite = above_any([(f"layer {c.layer} {c.definition} {c.form}", c.state) for c in cells], "cell")
+        harmed = above_any([(f"domain {d.domain}", d.state) for d in damage], "domain")
+        findings = ArmFindings(
+            arm=name, cells=cells, damage=damage, success=success,
+            predicates=Predicates(protected_atlas_rewrite=rewrite, base_domain_damage=harmed),
+            verdict=verdict(rewrite, harmed, success.state), flags=flags(rewrite, harmed, success.state),
+        )  # fmt: skip
+        return findings, strict and strict_success
+
+    def _arm_cells(self, cells: RunCells, floors: dict[CellName, Floor]) -> tuple[tuple[Cell, ...], bool]:
+        estimates = [self.estimates(cells, seed) for seed in (0, 1)]
+        made, strict = [], True
+        for at, name in enumerate(cells.names):
+            threshold, floor = self.thresholds[name.definition, name.form], floors[name].upper
+            decision = agree(*(decide(e[at], threshold, self.rule, floor) for e in estimates))
+            if not cells.applicable[at]:
+                decision = Decision("not_applicable", "every expert is active: there is no boundary", True)
+            strict &= decision.strict_below
+            made.append(self._cell(cells, at, _Decided(estimates[0][at], decision), threshold, floor))
+        return tuple(made), strict
+
+    def _cell(self, cells: RunCells, at: int, decided: _Decided, threshold: float, floor: float | None) -> Cell:
+        name, estimate = cells.names[at], decided.estimate
+        return Cell(
+            layer=name.layer, definition=name.definition, form=name.form, value=_finite(estimate.value),
+            numerator=float(float(cells.numerator[:, at].sum())),
+            denominator=float(float(cells.denominator[:, at].sum())),
+            clusters=estimate.clusters, nonzero_clusters=estimate.nonzero, missing_tokens=cells.missing[at],
+            top_percent_share=_finite(cells.top_share[at]), method=estimate.method, upper=_finite(estimate.upper),
+            simultaneous=self._simultaneous(estimate), monte_carlo_error=_finite(estimate.error), floor=floor,
+            threshold=Bound(value=threshold, source="contract"), state=decided.decision.state,
+            reason=decided.decision.reason, assurance="recomputed",
+        )  # fmt: skip
+
+    def _simultaneous(self, estimate: Estimate) -> Interval | None:
+        if estimate.simultaneous_lower is None:
+            return None
+        return Interval(lower=float(estimate.simultaneous_lower), upper=_finite(estimate.simultaneous_upper))
+
+    def _damage(self, run_id: str) -> tuple[DomainDamage, ...]:
+        columns = damage_columns(self.evidence, run_id, self.domains, self.clusters)
+        same = _same_weights(self.evidence, run_id)
+        statistics = []
+        for domain in self.domains:
+            count = self.clusters.domains.count(domain)
+            few = (
+                f"{count} clusters; the contract needs {self.rule.min_clusters}"
+                if count < self.rule.min_clusters
+                else ""
+            )
+            statistics.append(Statistic(same, False, False, few))
+        arms = len(self.plan.arms)
+        both = [family(columns.numerator, columns.denominator, statistics, r, arms) for r in self.damage_strata]
+        tolerance = self.plan.damage_tolerance_nats
+        made = []
+        for at, domain in enumerate(self.domains):
+            estimate, decision = both[0][at], agree(*(decide(e[at], tolerance, self.rule) for e in both))
+            tokens = float(columns.denominator[:, at].sum())
+            made.append(DomainDamage(
+                domain=domain, delta_nll_nats=float(float(columns.numerator[:, at].sum()) / tokens),
+                base_nll_nats=float(columns.base_nll[at]), tokens=int(tokens),
+                clusters=self.clusters.domains.count(domain), upper=_finite(estimate.upper),
+                simultaneous=self._simultaneous(estimate), monte_carlo_error=_finite(estimate.error),
+                tolerance=Bound(value=tolerance, source="preregistration"), state=decision.state, reason=decision.reason,
+                assurance="recomputed",
+            ))  # fmt: skip
+        return tuple(made)
+
+    def _success(self, run_id: str) -> tuple[TaskSuccess, bool]:
+        """Return task success and whether it is reached at ``alpha / arms``."""
+        score = self.evidence.read("task", (run_id,))["score"].astype(np.float64)
+        strata = Strata((np.arange(len(score)),))
+        task, needed = self.plan.task, self.plan.task.target - self.plan.task.tolerance
+        few = len(score) < self.contract.success.min_items
+        reason = f"{len(score)} items; the contract needs {self.contract.success.min_items}" if few else ""
+        both = [
+            _score_interval(score, Resampler(s, strata, self.rule), reason, len(self.plan.arms)) for s in self.seeds
+        ]
+        states = [_success_state(e, needed, self.rule) for e in both]
+        state, why = (
+            states[0] if states[0][0] == states[1][0] else ("undetermined", "the decision changes with the seed")
+        )
+        strict = [e.strict_lower is not None and e.strict_lower - _margin(e, self.rule) >= needed for e in both]
+        found = TaskSuccess(
+            value=float(float(score.mean())), items=len(score), lower=_finite(both[0].lower),
+            upper=_finite(both[0].upper), target=task.target, tolerance=task.tolerance, state=state, reason=why,
+            assurance="recomputed",
+        )  # fmt: skip
+        return found, all(strict)
+
+
+def _same_weights(evidence: EvidenceSource, run_id: str) -> bool:
+    runs = read_all(evidence, "run")
+    known = dict(zip(runs["run_id"], zip(runs["weights_digest"], runs["fingerprint"], strict=True), strict=True))
+    return "base" in known and known["base"] == known.get(run_id)
+
+
+def _score_interval(score: F64, resampler: Resampler, refused: str, arms: int) -> Estimate:
+    """Bound a mean of scores in [0, 1]; where almost every item succeeds, bound the failures instead."""
+    failing = int((score < 1).sum()) < resampler.rule.rare_event_clusters <= int((score > 0).sum())
+    values = 1.0 - score if failing else score
+    ones = np.ones((len(score), 1))
+    found = family(values[:, None], ones, [Statistic(False, True, True, refused)], resampler, arms)[0]
+    return _mirrored(found) if failing else found
+
+
+def _mirrored(e: Estimate) -> Estimate:
+    def flip(value: float | None) -> float | None:
+        return None if value is None else 1.0 - value
+
+    return Estimate(flip(e.value), e.method, e.reason.replace("not zero", "below one"), e.clusters, e.nonzero, flip(e.upper),
+                    flip(e.lower), None, None, e.error, flip(e.strict_upper), flip(e.strict_lower))  # fmt: skip
+
+
+def _margin(estimate: Estimate, rule: Bootstrap) -> float:
+    if estimate.method == "rare_events":
+        return 0.0
+    return np.inf if estimate.error is None else rule.monte_carlo_errors * estimate.error
+
+
+def _success_state(estimate: Estimate, needed: float, rule: Bootstrap) -> tuple[SuccessState, str]:
+    if estimate.method == "none":
+        return "undetermined", estimate.reason
+    margin = _margin(estimate, rule)
+    if estimate.lower is not None and estimate.lower - margin >= needed:
+        return "reached", "the lower bound is at least target minus tolerance"
+    if estimate.upper is not None and estimate.upper + margin < needed:
+        return "missed", "the upper bound is below target minus tolerance"
+    return "undetermined", "the interval contains target minus tolerance"

@@ -1,0 +1,1 @@
+"""What follows: predicates and verdicts, as Kleene logic over decided cells."""
