@@ -1,0 +1,1 @@
+"""Writing a study: identities, probe, pre-registration, and issuing a receipt."""

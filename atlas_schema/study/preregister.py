@@ -1,0 +1,152 @@
+"""Making a pre-registration: everything that could be tuned afterwards is read, digested and fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from atlas_schema.canonical import digest_bytes, digest_document
+from atlas_schema.documents.base import Document, DocumentReference
+from atlas_schema.documents.contract import Contract
+from atlas_schema.documents.preregistration import (
+    BaseModelIdentity,
+    ExpectedRows,
+    Item,
+    Pilot,
+    PlannedArm,
+    Preregistration,
+    ProbeFile,
+    Task,
+    Window,
+)
+from atlas_schema.errors import UsageError
+from atlas_schema.files import document_text, read_bytes, write_atomically
+from atlas_schema.protocol.log import LOG_NAME, append_step, now
+from atlas_schema.study.contracts import contract_digest
+from atlas_schema.study.identity import config_digest, read_config, tokenizer_digest, weights_digest
+from atlas_schema.study.probe import (
+    encode,
+    item_digest,
+    load_items,
+    load_tokenizer,
+    load_windows,
+    positions_for,
+    token_digest,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a technician decides; everything else in a pre-registration follows from files."""
+
+    study: str
+    base: Path
+    base_name: str
+    windows: Path
+    task: Path
+    contract: Contract
+    protected_layers: tuple[int, ...]
+    positions_per_window: int
+    first_allowed_position: int
+    target: float
+    tolerance: float
+    damage_tolerance_nats: float
+    arms: tuple[PlannedArm, ...]
+    pilot: Pilot | None
+    notes: str
+
+
+def digest_of(document: Document) -> str:
+    """Return the digest by which a document is cited."""
+    return digest_document(document.model_dump(mode="json"))
+
+
+def preregister(plan: Plan) -> Preregistration:
+    """Build the pre-registration. Raises `UsageError` for a plan that the contract does not admit."""
+    _require_admitted(plan)
+    tokenizer = load_tokenizer(plan.base)
+    windows = []
+    for w in load_windows(plan.windows):
+        tokens = encode(tokenizer, w.text)
+        digest = token_digest(tokens)
+        positions_for(digest, len(tokens), plan.positions_per_window, plan.first_allowed_position)
+        windows.append(Window(window_id=w.window_id, cluster_id=w.cluster_id, domain=w.domain, split=_split(w.split),
+                              n_bytes=len(w.text.encode()), n_tokens=len(tokens), token_digest=digest))  # fmt: skip
+    items = tuple(
+        Item(item_id=i.item_id, digest=item_digest(encode(tokenizer, i.prompt), encode(tokenizer, i.answer)))
+        for i in load_items(plan.task)
+    )
+    return Preregistration(
+        kind="preregistration", schema_version="1.0", study=plan.study, created=now(),
+        contract=DocumentReference(id=plan.contract.id, digest=contract_digest(plan.contract)),
+        base=BaseModelIdentity(
+            name=plan.base_name, architecture=str(read_config(plan.base).get("model_type", "unknown")),
+            weights_digest=weights_digest(plan.base), config_digest=config_digest(plan.base),
+            tokenizer_digest=tokenizer_digest(plan.base)),
+        protected_layers=plan.protected_layers, positions_per_window=plan.positions_per_window,
+        first_allowed_position=plan.first_allowed_position,
+        probe=ProbeFile(file=plan.windows.name, digest=digest_bytes(read_bytes(plan.windows, "probe file"))),
+        windows=tuple(windows), damage_tolerance_nats=plan.damage_tolerance_nats,
+        task=Task(file=plan.task.name, digest=digest_bytes(read_bytes(plan.task, "task file")), scoring="greedy_exact",
+                  target=plan.target, tolerance=plan.tolerance, items=items),
+        arms=plan.arms, pilot=plan.pilot, expected_rows=expected_rows(plan, windows, len(items)), notes=plan.notes,
+    )  # fmt: skip
+
+
+def expected_rows(plan: Plan, windows: Sequence[Window], items: int) -> ExpectedRows:
+    """Return how many rows each table must hold once every planned run has been extracted."""
+    runs, layers = 1 + len(plan.contract.nuisances) + len(plan.arms), len(plan.protected_layers)
+    sampled, tokens = len(windows) * plan.positions_per_window, sum(w.n_tokens for w in windows)
+    return ExpectedRows(
+        run=runs, layer=runs * layers, window=len(windows), routing=runs * layers * tokens, state=runs * layers * sampled,
+        update=(runs - 1) * layers * sampled, update_vector=0, output=runs * (tokens - len(windows)), task=runs * items,
+        overlap=0,
+    )  # fmt: skip
+
+
+def write_preregistration(plan: Plan, target: Path) -> Preregistration:
+    """Write the pre-registration with its probe files beside it, and the first step of the run log."""
+    log = target.parent / LOG_NAME
+    for path in (target, log):
+        if path.exists():
+            raise UsageError("This file already exists; a pre-registration is never overwritten.", where=str(path),
+                             todo="start a new study in a new folder")  # fmt: skip
+    made = preregister(plan)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for source in (plan.windows, plan.task):
+        beside = target.parent / source.name
+        if beside.resolve() != source.resolve():
+            write_atomically(beside, read_bytes(source, "probe file").decode("utf-8"))
+    write_atomically(target, document_text(made))
+    append_step(log, step="declare", actor="technician", outputs={"preregistration": digest_of(made)},
+                inputs={"probe": made.probe.digest, "task": made.task.digest, "contract": made.contract.digest,
+                        "base": made.base.weights_digest})  # fmt: skip
+    return made
+
+
+def _split(value: str) -> Literal["probe", "evaluation"]:
+    if value == "probe":
+        return "probe"
+    if value == "evaluation":
+        return "evaluation"
+    raise UsageError("A window belongs to no known split.", found=value, expected="probe or evaluation")
+
+
+def _require_admitted(plan: Plan) -> None:
+    contract = plan.contract
+    for value, limit, name in (
+        (plan.damage_tolerance_nats, contract.damage.max_tolerance_nats, "damage tolerance"),
+        (plan.tolerance, contract.success.max_tolerance, "success tolerance"),
+    ):
+        if value > limit:
+            raise UsageError(f"The contract does not admit this {name}.", expected=f"at most {limit}", found=str(value))
+    if plan.positions_per_window < contract.min_positions_per_window:
+        raise UsageError("The contract needs more positions per window.",
+                         expected=f"at least {contract.min_positions_per_window}", found=str(plan.positions_per_window))  # fmt: skip
+    names = [arm.name for arm in plan.arms]
+    if len(set(names)) != len(names) or len(set(plan.protected_layers)) != len(plan.protected_layers):
+        raise UsageError("An arm or a protected layer is named twice.", found=", ".join(names))
+    if list(plan.protected_layers) != sorted(plan.protected_layers):
+        raise UsageError("Protected layers must be ascending.", found=str(plan.protected_layers))
