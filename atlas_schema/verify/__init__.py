@@ -1,0 +1,1 @@
+"""Whether to believe a receipt: safe reading, a registry of rules, one module per channel, and a total outcome."""

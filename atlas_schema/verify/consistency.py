@@ -1,0 +1,304 @@
+"""Channel contract: do the parts agree with each other, the contract, the pre-registration and the log?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from atlas_schema.canonical import digest_document
+from atlas_schema.documents.base import Document
+from atlas_schema.documents.contract import Contract
+from atlas_schema.documents.preregistration import Preregistration
+from atlas_schema.documents.receipt import Receipt
+from atlas_schema.documents.run_log import RunLog, Step
+from atlas_schema.evidence.columns import Rows
+from atlas_schema.evidence.source import EvidenceSource, read_all
+from atlas_schema.evidence.tables import STUDY_TABLES
+from atlas_schema.measures.definitions import DEFINITIONS
+from atlas_schema.protocol.log import chain_faults
+from atlas_schema.study.probe import positions_for, token_digest
+from atlas_schema.errors import AtlasError
+from atlas_schema.verify.outcome import ChannelResult, Problem
+
+
+def digest_of(document: Document) -> str:
+    return digest_document(document.model_dump(mode="json"))
+
+
+def check_contract(contract: Contract, result: ChannelResult) -> None:
+    """Check that every channel is one that this version can recompute, in its forms, once each (C001)."""
+    result.check()
+    named = [(c.definition, t.form) for c in contract.channels for t in c.thresholds]
+    for definition, form in named:
+        known = DEFINITIONS.get(definition)
+        if known is None or form not in known.forms:
+            result.report(Problem("ATL-C001", "The contract gates something that this version cannot recompute.",
+                                  document="contract", stated=f"{definition} {form}",
+                                  recomputed=", ".join(DEFINITIONS), todo="use a newer atlas-verify"))  # fmt: skip
+    if len(set(named)) != len(named) or len({n.id for n in contract.nuisances}) != len(contract.nuisances):
+        result.report(Problem("ATL-C001", "The contract names a cell or a nuisance twice.", document="contract"))
+
+
+def check_preregistration(plan: Preregistration, contract: Contract, result: ChannelResult) -> None:
+    """Check the plan against itself and what the contract admits (C003, C008, C012)."""
+    result.check(3)
+    cited = digest_of(contract)
+    if plan.contract.id != contract.id or plan.contract.digest != cited:
+        result.report(Problem("ATL-C003", "The pre-registration cites another contract.", document="preregistration",
+                              path=("contract",), stated=f"{plan.contract.id} {plan.contract.digest}",
+                              recomputed=f"{contract.id} {cited}", todo="give the cited contract with --contract"))  # fmt: skip
+    for path, what, stated, expected in _plan_faults(plan, contract):
+        result.report(
+            Problem("ATL-C008", what, document="preregistration", path=path, stated=stated, recomputed=expected)
+        )
+    clusters = {w.cluster_id for w in plan.windows}
+    shared = sorted(clusters & set(plan.pilot.clusters)) if plan.pilot else []
+    if shared:
+        result.report(Problem("ATL-C012", "The pilot and the study share text.", document="preregistration",
+                              path=("pilot", "clusters"), stated=f"{len(shared)} clusters, first {shared[0]}",
+                              recomputed="none"))  # fmt: skip
+
+
+def _plan_faults(plan: Preregistration, contract: Contract) -> Iterator[tuple[tuple[str | int, ...], str, str, str]]:
+    limits = (
+        (("damage_tolerance_nats",), plan.damage_tolerance_nats, contract.damage.max_tolerance_nats),
+        (("task", "tolerance"), plan.task.tolerance, contract.success.max_tolerance),
+    )
+    for path, value, limit in limits:
+        if value > limit:
+            yield path, "A tolerance is wider than the contract admits.", str(value), f"at most {limit}"
+    if plan.positions_per_window < contract.min_positions_per_window:
+        yield (("positions_per_window",), "Too few positions per window.", str(plan.positions_per_window),
+               f"at least {contract.min_positions_per_window}")  # fmt: skip
+    unique = (
+        (("windows",), [w.window_id for w in plan.windows]), (("task", "items"), [i.item_id for i in plan.task.items]),
+        (("arms",), [a.name for a in plan.arms]), (("protected_layers",), list(plan.protected_layers)),
+    )  # fmt: skip
+    for at, names in unique:
+        if (
+            names != sorted(set(names), key=lambda n: (str(type(n)), n))
+            and at != ("arms",)
+            or len(set(names)) != len(names)
+        ):
+            yield (
+                at,
+                "Entries are not unique and in order.",
+                f"{len(names)} entries",
+                f"{len(set(names))} distinct, sorted",
+            )
+    domain: dict[str, str] = {}
+    for i, w in enumerate(plan.windows):
+        if domain.setdefault(w.cluster_id, w.domain) != w.domain:
+            yield ("windows", i, "domain"), "One document stands in two domains.", w.domain, domain[w.cluster_id]
+    if min(w.n_tokens for w in plan.windows) - plan.first_allowed_position < plan.positions_per_window:
+        yield (("windows",), "A window is too short for its sampled positions.", "", str(plan.positions_per_window))
+    expected, stated = planned_rows(plan, contract), plan.expected_rows.model_dump()
+    for name, count in expected.items():
+        if stated[name] != count:
+            yield (
+                ("expected_rows", name),
+                "The expected rows do not follow from the plan.",
+                str(stated[name]),
+                str(count),
+            )
+
+
+def planned_rows(plan: Preregistration, contract: Contract) -> dict[str, int]:
+    """Return how many rows each table holds once every planned run has been extracted."""
+    runs, layers = 1 + len(contract.nuisances) + len(plan.arms), len(plan.protected_layers)
+    sampled, tokens = len(plan.windows) * plan.positions_per_window, sum(w.n_tokens for w in plan.windows)
+    return {
+        "run": runs, "layer": runs * layers, "window": len(plan.windows), "routing": runs * layers * tokens,
+        "state": runs * layers * sampled, "update": (runs - 1) * layers * sampled, "update_vector": 0,
+        "output": runs * (tokens - len(plan.windows)), "task": runs * len(plan.task.items), "overlap": 0,
+    }  # fmt: skip
+
+
+def planned_runs(plan: Preregistration, contract: Contract) -> list[str]:
+    """Return the run ids of the base, every null arm and every planned arm."""
+    return ["base", *(f"null:{n.id}" for n in contract.nuisances), *(f"arm:{a.name}" for a in plan.arms)]
+
+
+def check_log(log: RunLog, result: ChannelResult) -> None:
+    """Check the hash chain (C004)."""
+    result.check()
+    for index, fault in chain_faults(log):
+        result.report(Problem("ATL-C004", f"The run log was altered at step {index}: {fault}.", document="run_log",
+                              path=("steps", index)))  # fmt: skip
+
+
+def check_receipt(
+    receipt: Receipt, plan: Preregistration, contract: Contract, log: RunLog, result: ChannelResult
+) -> None:
+    """Check what the receipt cites (C001, C002, C009) and its place in the log (C005 to C007)."""
+    result.check(3)
+    cited = digest_of(contract)
+    if receipt.contract.id != contract.id or receipt.contract.digest != cited:
+        result.report(Problem("ATL-C001", "The receipt cites another contract.", document="receipt", path=("contract",),
+                              stated=f"{receipt.contract.id} {receipt.contract.digest}", recomputed=f"{contract.id} {cited}",
+                              todo="give the cited contract with --contract, or ask why it is not the published one"))  # fmt: skip
+    digest = digest_of(plan)
+    if receipt.preregistration.digest != digest:
+        result.report(Problem("ATL-C002", "The receipt cites another pre-registration.", document="receipt",
+                              path=("preregistration", "digest"), stated=receipt.preregistration.digest,
+                              recomputed=digest, todo="give the cited one with --preregistration"))  # fmt: skip
+    runs = [s.run_id for s in receipt.subjects]
+    if runs != sorted(planned_runs(plan, contract)):
+        lacking, extra = set(planned_runs(plan, contract)) - set(runs), set(runs) - set(planned_runs(plan, contract))
+        result.report(Problem("ATL-C009", "The subjects are not the planned runs.", document="receipt", path=("subjects",),
+                              stated=f"without {', '.join(sorted(lacking)) or 'none'}; beyond {', '.join(sorted(extra)) or 'none'}",
+                              recomputed="every planned run once, in order of run_id",
+                              todo="a receipt reports every planned arm and only those"))  # fmt: skip
+    if receipt.claim.arm not in [a.name for a in plan.arms]:
+        result.report(Problem("ATL-C009", "The claim is about an arm that was not planned.", document="receipt",
+                              path=("claim", "arm"), stated=receipt.claim.arm, recomputed=", ".join(a.name for a in plan.arms)))  # fmt: skip
+    _check_history(receipt, plan, log, digest, result)
+
+
+def _check_history(receipt: Receipt, plan: Preregistration, log: RunLog, digest: str, result: ChannelResult) -> None:
+    result.check(3)
+    count = receipt.run_log.steps
+    before = log.steps[:count]
+    if count > len(log.steps) or log.steps[count - 1].hash != receipt.run_log.head:
+        result.report(Problem("ATL-C005", "The receipt's place in the run log does not exist.", document="receipt",
+                              path=("run_log",), stated=f"step {count} with hash {receipt.run_log.head}",
+                              recomputed=f"{len(log.steps)} steps", todo="give the log that the receipt was issued with"))  # fmt: skip
+        return
+    declared = next((s for s in before if s.step == "declare" and _has(s, outputs=digest)), None)
+    extracted = [s for s in before if s.step == "extract"]
+    early = [s for s in extracted if declared is None or s.index < declared.index or s.time < plan.created]
+    if declared is None or early or declared.time < plan.created:
+        result.report(Problem("ATL-C006", "The pre-registration was not declared before the first extraction.",
+                              document="run_log", path=("steps", early[0].index if early else 0),
+                              stated=f"created {plan.created}; extraction {early[0].time if early else 'none'}",
+                              recomputed="created, then declared, then extracted",
+                              todo="results that came first cannot be pre-registered: start a new study"))  # fmt: skip
+    if not any(_has(s, inputs=digest) and _has(s, outputs=receipt.evidence.root) for s in extracted):
+        result.report(Problem("ATL-C007", "No extraction of this pre-registration in the log produced this evidence.",
+                              document="run_log", path=("steps",), stated=f"evidence root {receipt.evidence.root}",
+                              recomputed="; ".join(a.digest for s in extracted for a in s.outputs if a.name == "evidence") or "none",
+                              todo="the evidence was changed after extraction, or the log is of another study"))  # fmt: skip
+
+
+def _has(step: Step, *, inputs: str = "", outputs: str = "") -> bool:
+    return all(
+        not wanted or any(a.digest == wanted for a in group)
+        for wanted, group in ((inputs, step.inputs), (outputs, step.outputs))
+    )
+
+
+def check_rows(evidence: EvidenceSource, plan: Preregistration, contract: Contract, result: ChannelResult) -> None:
+    """Check windows (C011) and that every cell holds exactly the expected rows (C010)."""
+    result.check()
+    window = read_all(evidence, "window")
+    faults = list(_window_faults(window, plan, evidence))
+    for what, where, stated, expected in faults[:5]:
+        result.report(Problem("ATL-C011", what, where=where, stated=stated, recomputed=expected,
+                              todo="the evidence must hold the pre-registered windows and no others"))  # fmt: skip
+    if faults:
+        return
+    for table in STUDY_TABLES:
+        if table != "window":
+            _check_table(evidence, table, plan, contract, window, result)
+
+
+def _window_faults(
+    window: Rows, plan: Preregistration, evidence: EvidenceSource
+) -> Iterator[tuple[str, str, str, str]]:
+    planned = {w.window_id: w for w in plan.windows}
+    if list(window["window_id"]) != sorted(planned):
+        missing, extra = (
+            sorted(set(planned) - set(window["window_id"])),
+            sorted(set(window["window_id"]) - set(planned)),
+        )
+        yield ("The windows are not the pre-registered ones.", "table window",
+               f"{window.n} windows; extra {', '.join(extra[:3]) or 'none'}",
+               f"{len(planned)}; missing {', '.join(missing[:3]) or 'none'}")  # fmt: skip
+        return
+    offsets = window.offsets("tokens")
+    for i, name in enumerate(window["window_id"]):
+        w, tokens = planned[name], window["tokens"][offsets[i] : offsets[i + 1]].tolist()
+        where = f"table window, window_id={name}"
+        for column, value in (
+            ("cluster_id", w.cluster_id),
+            ("domain", w.domain),
+            ("split", w.split),
+            ("n_bytes", w.n_bytes),
+        ):
+            if window[column][i] != value:
+                yield f"{column} is not the pre-registered one.", where, str(window[column][i]), str(value)
+        if len(tokens) != w.n_tokens or token_digest(tokens) != w.token_digest:
+            yield "The tokens are not the pre-registered ones.", where, token_digest(tokens), w.token_digest
+            continue
+        try:
+            positions = positions_for(
+                w.token_digest, w.n_tokens, plan.positions_per_window, plan.first_allowed_position
+            )
+        except AtlasError as error:
+            yield error.what, where, error.found, error.expected
+            continue
+        if window["positions"][i].tolist() != positions:
+            yield (
+                "The sampled positions are not those that follow from the tokens.",
+                where,
+                str(window["positions"][i].tolist()),
+                str(positions),
+            )
+
+
+def _check_table(
+    evidence: EvidenceSource, table: str, plan: Preregistration, contract: Contract, window: Rows, result: ChannelResult
+) -> None:
+    """Compare keys of every partition with the planned ones."""
+    runs = planned_runs(plan, contract)
+    if table == "update":
+        runs = [r for r in runs if r != "base"]
+    if table in ("update_vector", "overlap"):
+        runs = []
+    layered = table in ("layer", "routing", "state", "update")
+    expected = {(r, layer) for r in runs for layer in plan.protected_layers} if layered else {(r,) for r in runs}
+    found = evidence.partitions(table)
+    if table == "run":
+        stored = set(evidence.read("run", ())["run_id"])
+        result.check()
+        if stored != set(runs):
+            _absent(result, table, f"runs {', '.join(sorted(stored))}", f"runs {', '.join(sorted(runs))}")
+        return
+    result.check(max(1, len(expected)))
+    if set(found) != expected:
+        missing, extra = sorted(expected - set(found)), sorted(set(found) - expected)
+        _absent(result, table, f"without {missing[:3] or 'none'}; beyond {extra[:3] or 'none'}", f"{len(expected)} cells",
+                contradiction=bool(extra))  # fmt: skip
+        return
+    if table == "layer":
+        return
+    key = _expected_key(table, plan, window)
+    for partition in found:
+        rows = evidence.read(table, partition)
+        same = rows.n == len(key[0]) and all(
+            (rows[name] == values).all() for name, values in zip(_names(table), key, strict=True)
+        )
+        if not same:
+            _absent(result, f"{table} {partition}", f"{rows.n} rows", f"{len(key[0])} rows with the planned keys")
+
+
+def _names(table: str) -> tuple[str, ...]:
+    return ("item_id",) if table == "task" else ("window_id", "position")
+
+
+def _expected_key(table: str, plan: Preregistration, window: Rows) -> tuple[np.ndarray, ...]:
+    if table == "task":
+        return (np.array(sorted(i.item_id for i in plan.task.items), dtype=object),)
+    lengths = np.diff(window.offsets("tokens"))
+    if table in ("state", "update"):
+        positions = window["positions"].astype(np.int64)
+        return np.repeat(window["window_id"], positions.shape[1]), positions.reshape(-1)
+    counts = lengths - 1 if table == "output" else lengths
+    return np.repeat(window["window_id"], counts), np.concatenate([np.arange(c) for c in counts])
+
+
+def _absent(result: ChannelResult, where: str, stated: str, expected: str, *, contradiction: bool = False) -> None:
+    result.report(Problem("ATL-C010", "A table does not hold the expected rows.", where=f"table {where}", stated=stated,
+                          recomputed=expected, unproven=not contradiction,
+                          todo="resume the extraction with the same command until every planned run is complete"))  # fmt: skip

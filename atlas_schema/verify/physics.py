@@ -1,0 +1,410 @@
+"""What honest rows obey, whatever the models: the invariants of `docs/measures.md`, section 1, on every row.
+
+Functions take sorted rows and return violations; nothing is sampled. Tolerances come from the contract.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from atlas_schema.documents.contract import Tolerances
+from atlas_schema.evidence.columns import Array, Rows
+from atlas_schema.evidence.tables import Dims
+from atlas_schema.measures import definitions as ids
+from atlas_schema.measures.definitions import DEFINITIONS
+from atlas_schema.measures.drift import Group, require_same_keys, row_name, same_state, update_groups
+from atlas_schema.measures.geometry import (
+    F64,
+    WEIGHT_RULES,
+    ranking,
+    routing_weights,
+    tangent_squared,
+)
+from atlas_schema.measures.runs import same_tensors
+from atlas_schema.measures.tensors import tensor_digest
+
+UNIT = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+"""Unit roundoff of the dtype a model ran in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A row that breaks a rule."""
+
+    rule: str
+    what: str
+    where: str
+    stated: str
+    recomputed: str
+    tolerance: str = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """The constants of one routed layer of one run."""
+
+    eps: float
+    gain: F64
+    router: F64
+    weight_rule: str
+    unit: float
+    digests: dict[str, str]
+
+    @classmethod
+    def of(cls, layer: Rows, dims: Dims) -> LayerFacts:
+        """Read them from the layer's one row."""
+        return cls(
+            float(layer["eps"][0]), layer["gain"][0].astype(np.float64),
+            layer["router_weight"][0].astype(np.float64).reshape(dims.E, dims.d), str(layer["weight_rule"][0]),
+            UNIT.get(str(layer["executed_dtype"][0]), 0.0), dict(json.loads(layer["tensor_digests"][0])),
+        )  # fmt: skip
+
+
+def first_wrong(
+    rule: str, what: str, rows: Rows, stated: Array, recomputed: Array, tolerance: Array | float
+) -> list[Violation]:
+    """Compare ``[T, ...]`` arrays within a tolerance; report the first row that differs and how many do."""
+    with np.errstate(invalid="ignore"):
+        off = np.abs(stated - recomputed) > tolerance
+    off = off.reshape(rows.n, -1)
+    wrong = np.flatnonzero(off.any(axis=1))
+    if not len(wrong):
+        return []
+    at, item = int(wrong[0]), int(np.flatnonzero(off[int(wrong[0])])[0])
+    allowed = np.broadcast_to(np.asarray(tolerance), stated.shape).reshape(rows.n, -1)[at, item]
+    more = f" ({len(wrong)} of {rows.n} rows)" if len(wrong) > 1 else ""
+    return [Violation(rule, what + more, row_name(rows, at), f"{stated.reshape(rows.n, -1)[at, item]:.9g}",
+                      f"{recomputed.reshape(rows.n, -1)[at, item]:.9g}", f"{float(allowed):.3g} from the contract")]  # fmt: skip
+
+
+def first_false(
+    rule: str, what: str, rows: Rows, holds: Array, stated: Array, recomputed: Array | None = None
+) -> list[Violation]:
+    """Report the first row ``[T]`` for which a condition does not hold, showing its values."""
+    wrong = np.flatnonzero(~holds)
+    if not len(wrong):
+        return []
+    at = int(wrong[0])
+    more = f" ({len(wrong)} of {rows.n} rows)" if len(wrong) > 1 else ""
+    return [Violation(rule, what + more, row_name(rows, at), str(np.asarray(stated[at]).tolist()),
+                      "" if recomputed is None else str(np.asarray(recomputed[at]).tolist()))]  # fmt: skip
+
+
+def check_layer(layer: Rows, dims: Dims, tolerances: Tolerances) -> list[Violation]:
+    """Check the constants of layers (R003)."""
+    found: list[Violation] = []
+    sizes = np.stack([layer["d"], layer["n_experts"], layer["top_k"]], axis=1).astype(np.int64)
+    expected = np.broadcast_to([dims.d, dims.E, dims.k], sizes.shape)
+    found += first_false(
+        "ATL-R003", "sizes differ from the columns", layer, (sizes == expected).all(axis=1), sizes, expected
+    )
+    found += first_false("ATL-R003", "eps is not positive", layer, layer["eps"] > 0, layer["eps"])
+    error = layer["reconstruction_error"]
+    fine = (error >= 0) & (error <= tolerances.reconstruction)
+    found += first_false("ATL-R003", "the block was not reconstructed from its experts", layer, fine, error)
+    identity = np.broadcast_to(np.arange(dims.E), (layer.n, dims.E))
+    same = (layer["identity_permutation"] == identity).all(axis=1)
+    found += first_false("ATL-R003", "experts changed places", layer, same, layer["identity_permutation"])
+    for name, known in (("weight_rule", WEIGHT_RULES), ("score_space", ("logit",)), ("norm_kind", ("rms",)),
+                        ("executed_dtype", tuple(UNIT)), ("residual_path", ("experts",))):  # fmt: skip
+        fine = np.array([value in known for value in layer[name]], dtype=np.bool_)
+        found += first_false("ATL-R003", f"{name} is unknown to this version", layer, fine, layer[name])
+    for at in range(layer.n):
+        digests = json.loads(layer["tensor_digests"][at])
+        router = layer["router_weight"][at].reshape(dims.E, dims.d)
+        for name, tensor in (("norm.gain", layer["gain"][at]), ("router.weight", router)):
+            if digests.get(name) != tensor_digest(tensor):
+                found.append(Violation("ATL-R003", f"the digest of {name} is not that of the stored values",
+                                       row_name(layer, at), str(digests.get(name)), tensor_digest(tensor)))  # fmt: skip
+        names = {"norm.gain", "router.weight", "upstream", *(f"experts.{e}" for e in range(dims.E))}
+        if set(digests) != names:
+            found.append(Violation("ATL-R003", "a tensor has no digest, or an unknown one has", row_name(layer, at),
+                                   ", ".join(sorted(set(digests) ^ names)), ""))  # fmt: skip
+    return found
+
+
+def _logit_bound(facts: LayerFacts, z: F64, scores: F64, unit: float, tolerances: Tolerances) -> F64:
+    """Bound ``|executed - exact|`` of logits ``[T, E]``: rounding of inputs and output, and accumulation in float32."""
+    magnitude = np.abs(z * facts.gain) @ np.abs(facts.router).T
+    accumulated = z.shape[1] * tolerances.float32_unit * magnitude
+    out: F64 = tolerances.accumulation * (unit * (np.abs(scores) + magnitude) + accumulated)
+    return out
+
+
+def check_state(state: Rows, facts: LayerFacts, tolerances: Tolerances, dims: Dims) -> list[Violation]:
+    """Check normalisation (R004), dispatch scores (R005) of states and the margin recomputed from them."""
+    z, r = state["z"].astype(np.float64), state["r"].astype(np.float64)
+    squared = (z**2).sum(axis=1)
+    found = first_false("ATL-R004", "r is not positive", state, r > 0, r)
+    with np.errstate(divide="ignore"):
+        expected = dims.d * (1.0 - facts.eps / r**2)
+    allowed = tolerances.accumulation * dims.d * tolerances.float32_unit * 4.0
+    found += first_wrong("ATL-R004", "||z||² is not d (1 - eps/r²)", state, squared, expected, allowed)
+    logits = (z * facts.gain) @ facts.router.T
+    dispatch = state["dispatch"].astype(np.float64)
+    bound = _logit_bound(facts, z, dispatch, facts.unit, tolerances)
+    found += first_wrong("ATL-R005", "dispatch scores do not follow from the state", state, dispatch, logits, bound)
+    return found
+
+
+def check_routing_against_state(
+    state: Rows, routing: Rows, facts: LayerFacts, tolerances: Tolerances
+) -> list[Violation]:
+    """Check executed sets, competitors and margins (R006) and combine weights (R007) at the sampled positions."""
+    at = matching_rows(routing, state)
+    if (at < 0).any():
+        missing = int(np.flatnonzero(at < 0)[0])
+        return [Violation("ATL-R006", "a sampled position has no routing row", row_name(state, missing), "", "")]
+    dispatch = state["dispatch"].astype(np.float64)
+    members = routing["experts"][at].astype(np.int64)
+    k = members.shape[1]
+    saturated = (routing["flags"][at] & 2) > 0
+    order = ranking(dispatch)
+    fits = (np.sort(members, axis=1) == np.sort(order[:, :k], axis=1)).all(axis=1) | saturated
+    found = first_false(
+        "ATL-R006", "the executed set is not the top k of the scores", state, fits, members, order[:, :k]
+    )
+    inside = np.take_along_axis(dispatch, members, axis=1)
+    outside = dispatch.copy()
+    np.put_along_axis(outside, members, -np.inf, axis=1)
+    leaves = routing["competitor_out"][at].astype(np.int64)
+    found += first_false("ATL-R006", "competitor_out is not the lowest member", state,
+                         np.take_along_axis(dispatch, leaves[:, None], 1)[:, 0] == inside.min(axis=1), leaves)  # fmt: skip
+    rival = routing.valid("competitor_in")[at]
+    enters = routing["competitor_in"][at].astype(np.int64)
+    found += first_false("ATL-R006", "competitor_in is not the highest non-member", state,
+                         (np.take_along_axis(outside, enters[:, None], 1)[:, 0] == outside.max(axis=1)) | ~rival, enters)  # fmt: skip
+    margin = np.where(rival, np.maximum(inside.min(axis=1) - np.where(rival, outside.max(axis=1), 0.0), 0.0), 0.0)
+    scale = tolerances.accumulation * tolerances.float32_unit * np.abs(dispatch).max(axis=1)
+    stated = routing["margin"][at].astype(np.float64)
+    found += first_wrong("ATL-R006", "the margin is not the difference of the pair", state, stated, margin, scale)
+    if facts.weight_rule in WEIGHT_RULES:
+        weights = routing_weights(dispatch, members, facts.weight_rule)
+        allowed = tolerances.accumulation * (facts.unit + 2 * tolerances.float32_unit)
+        found += first_wrong("ATL-R007", "combine weights do not follow from the scores", state,
+                             state["weights"].astype(np.float64), weights, allowed)  # fmt: skip
+    return found
+
+
+def check_routing(routing: Rows, dims: Dims) -> list[Violation]:
+    """Check that executed experts are distinct and in range and margins not negative, for every token (R006)."""
+    experts = np.sort(routing["experts"].astype(np.int64), axis=1)
+    distinct = (np.diff(experts, axis=1) > 0).all(axis=1) & (experts[:, -1] < dims.E)
+    found = first_false("ATL-R006", "experts are not distinct ids in range", routing, distinct, routing["experts"])
+    member = (experts == routing["competitor_out"][:, None]).any(axis=1)
+    found += first_false("ATL-R006", "competitor_out is not a member", routing, member, routing["competitor_out"])
+    rival = routing.valid("competitor_in")
+    outside = ~(experts == routing["competitor_in"][:, None]).any(axis=1) & (routing["competitor_in"] < dims.E)
+    found += first_false(
+        "ATL-R006", "competitor_in is a member or out of range", routing, outside | ~rival, routing["competitor_in"]
+    )
+    found += first_false("ATL-R006", "a margin is negative", routing, routing["margin"] >= 0, routing["margin"])
+    exists = rival == (dims.k < dims.E)
+    found += first_false("ATL-R006", "competitor_in is missing", routing, exists, rival)
+    return found
+
+
+def matching_rows(rows: Rows, keys: Rows) -> npt.NDArray[np.int64]:
+    """Return for each row of ``keys`` the index of the row with the same window and position, or -1."""
+    index = {(w, int(p)): i for i, (w, p) in enumerate(zip(rows["window_id"], rows["position"], strict=True))}
+    pairs = zip(keys["window_id"], keys["position"], strict=True)
+    return np.array([index.get((w, int(p)), -1) for w, p in pairs], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _SameState:
+    """Update rows with what both models' routers say at the base's states."""
+
+    update: Rows
+    z: F64
+    base: LayerFacts
+    arm: LayerFacts
+    k: int
+
+    def sides(self) -> Iterator[tuple[str, F64, LayerFacts]]:
+        yield "0", self.update["dispatch0"].astype(np.float64), self.base
+        yield "1", self.update["dispatch1"].astype(np.float64), self.arm
+
+
+def check_update(
+    update: Rows, base_state: Rows, base: LayerFacts, arm: LayerFacts, tolerances: Tolerances, k: int
+) -> list[Violation]:
+    """Check one arm's same-state evaluation against the base's states (R008), its Gram matrices (R009, R010) and R011."""
+    require_same_keys(base_state, update)
+    s = _SameState(update, base_state["z"].astype(np.float64), base, arm, k)
+    found = _check_scores(s, tolerances) + _check_sets(s)
+    if found:
+        return found
+    for group in update_groups(update):
+        found += _check_weights(s, group, tolerances) + _check_gram(s, group, tolerances)
+    return found + _check_equal_tensors(s)
+
+
+def _check_scores(s: _SameState, tolerances: Tolerances) -> list[Violation]:
+    found: list[Violation] = []
+    for side, dispatch, facts in s.sides():
+        bound = _logit_bound(facts, s.z, dispatch, tolerances.float32_unit, tolerances)
+        exact = (s.z * facts.gain) @ facts.router.T
+        found += first_wrong(
+            "ATL-R008", f"dispatch{side} does not follow from the base's state", s.update, dispatch, exact, bound
+        )
+    return found
+
+
+def _check_sets(s: _SameState) -> list[Violation]:
+    """Check pair, member bits and the list of experts, which follow exactly from the stored scores."""
+    u, k = s.update, s.k
+    orders = [ranking(dispatch) for _, dispatch, _ in s.sides()]
+    experts_count = orders[0].shape[1]
+    found = first_false("ATL-R008", "pair_out is not the base's k-th expert", u, u["pair_out"] == orders[0][:, k - 1],
+                        u["pair_out"], orders[0][:, k - 1])  # fmt: skip
+    has_pair = u.valid("pair_in")
+    found += first_false("ATL-R008", "pair_in is missing", u, has_pair == (k < experts_count), has_pair)
+    members = np.zeros((3, u.n, experts_count), dtype=np.bool_)
+    for side in (0, 1):
+        np.put_along_axis(members[side], orders[side][:, :k], True, axis=1)
+    members[2] = members[0] | members[1]
+    if k < experts_count:
+        found += first_false("ATL-R008", "pair_in is not the base's next expert", u, u["pair_in"] == orders[0][:, k],
+                             u["pair_in"], orders[0][:, k])  # fmt: skip
+        np.put_along_axis(members[2], orders[0][:, k : k + 1], True, axis=1)
+    lengths = np.diff(u.offsets("experts"))
+    fits = lengths == members[2].sum(axis=1)
+    found += first_false(
+        "ATL-R008", "experts are not those of both sets and the pair", u, fits, lengths, members[2].sum(axis=1)
+    )
+    if found:
+        return found
+    row, expert = np.nonzero(members[2])
+    if (u["experts"] != expert).any():
+        wrong = int(row[int(np.flatnonzero(u["experts"] != expert)[0])])
+        return [Violation("ATL-R008", "experts are not those of both sets and the pair", row_name(u, wrong), "", "")]
+    slot = np.arange(len(row)) - u.offsets("experts")[:-1][row]
+    for side, name in ((0, "in0"), (1, "in1")):
+        bits = np.zeros(u.n, dtype=np.int64)
+        np.add.at(bits, row, members[side][row, expert].astype(np.int64) << slot)
+        found += first_false(
+            "ATL-R008", f"{name} does not mark the members of R{side}", u, u[name] == bits, u[name], bits
+        )
+    return found
+
+
+def _subset(rows: Rows, group: Group) -> Rows:
+    return rows.take(group.rows)
+
+
+def _check_weights(s: _SameState, group: Group, tolerances: Tolerances) -> list[Violation]:
+    """Check rho of both models and the forced weight of the pair's member (R008)."""
+    rows = _subset(s.update, group)
+    found: list[Violation] = []
+    allowed = tolerances.accumulation * 4 * tolerances.float32_unit
+    orders = [ranking(dispatch[group.rows]) for _, dispatch, _ in s.sides()]
+    for (side, dispatch, facts), order, stated in zip(s.sides(), orders, (group.rho0, group.rho1), strict=True):
+        full = np.zeros_like(dispatch[group.rows])
+        weights = routing_weights(dispatch[group.rows], order[:, : s.k], facts.weight_rule)
+        np.put_along_axis(full, order[:, : s.k], weights, axis=1)
+        expected = np.take_along_axis(full, group.experts, axis=1)
+        found += first_wrong("ATL-R008", f"rho{side} does not follow from the scores", rows, stated, expected, allowed)
+        forced = routing_weights(dispatch[group.rows], orders[0][:, : s.k], facts.weight_rule)[:, s.k - 1]
+        name = "rho0_b" if side == "0" else "rho1_b_forced"
+        found += first_wrong("ATL-R008", f"{name} is not the weight of the pair's member", rows,
+                             rows[name].astype(np.float64), forced, allowed)  # fmt: skip
+    return found
+
+
+def _check_gram(s: _SameState, group: Group, tolerances: Tolerances) -> list[Violation]:
+    """Check the Gram matrix against norms kept beside it (R009) and the recorded field norms against it (R010)."""
+    rows, n = _subset(s.update, group), group.experts.shape[1]
+    d, relative = s.z.shape[1], tolerances.float64_relative
+    zz = (s.z[group.rows] ** 2).sum(axis=1)
+    diagonal = np.diagonal(group.gram, axis1=1, axis2=2)
+    norm0, change = diagonal[:, :n], diagonal[:, n:]
+    cross = np.diagonal(group.gram[:, :n, n:], axis1=1, axis2=2)
+    norm1 = norm0 + 2.0 * cross + change
+    found: list[Violation] = []
+    for side, uu, uz, vv in (("0", group.uu0, group.uz0, norm0), ("1", group.uu1, group.uz1, norm1)):
+        expected = tangent_squared(uu, uz, zz[:, None], d)
+        scale = relative * (uu + norm0 + change) + 1e-300
+        found += first_wrong(
+            "ATL-R009",
+            f"||v{side}||² in the Gram matrix is not that of uu{side} and uz{side}",
+            rows,
+            vv,
+            expected,
+            scale,
+        )
+        cauchy = uz**2 <= uu * zz[:, None] * (1.0 + relative)
+        found += first_false("ATL-R009", f"uz{side} exceeds ||u|| ||z||", rows, cauchy.all(axis=1), uz)
+    root = np.sqrt(np.maximum(diagonal, 0.0))
+    scaled = group.gram / np.maximum(root[:, :, None] * root[:, None, :], 1e-300)
+    lowest = np.linalg.eigvalsh(scaled)[:, 0]
+    fine = (lowest >= -2 * n * max(relative, 1e-12)) & (diagonal >= 0).all(axis=1)
+    found += first_false("ATL-R009", "the Gram matrix is not positive semidefinite", rows, fine, lowest)
+    return found + _check_fields(rows, group, zz, d, relative)
+
+
+def _check_fields(rows: Rows, group: Group, zz: F64, d: int, relative: float) -> list[Violation]:
+    """Recompute ``||ΔV||``, ``||y0||`` and ``||Δy||`` from Gram matrix and inner products (R010).
+
+    With ``u = v + z <u,z>/d`` and ``<v,z> = <u,z> (1 - ||z||²/d)``, a field's norm needs only its tangent part and the
+    scalar ``a = sum rho <u,z>``. The block adds nothing else (`residual_path` is ``experts``).
+    """
+    both = np.concatenate([group.rho1 - group.rho0, group.rho1], axis=1)
+    tangent = np.einsum("ti,tij,tj->t", both, group.gram, both)
+    n = group.rho0.shape[1]
+    tangent0 = np.einsum("ti,tij,tj->t", group.rho0, group.gram[:, :n, :n], group.rho0)
+    radial0 = (group.rho0 * group.uz0).sum(axis=1)
+    radial = (group.rho1 * group.uz1).sum(axis=1) - radial0
+
+    def whole(part: F64, a: F64) -> F64:
+        return part + 2.0 * a**2 / d * (1.0 - zz / d) + a**2 * zz / d**2
+
+    sizes = (group.rho0 * np.sqrt(group.uu0)).sum(axis=1) + (group.rho1 * np.sqrt(group.uu1)).sum(axis=1)
+    scale = relative * sizes**2 + 1e-300
+    found: list[Violation] = []
+    for name, expected in (
+        ("dV_norm", tangent),
+        ("y0_norm", whole(tangent0, radial0)),
+        ("dy_norm", whole(tangent, radial)),
+    ):
+        found += first_wrong(
+            "ATL-R010", f"{name}² does not agree with the Gram matrix", rows, rows[name] ** 2, expected, scale
+        )
+    return found
+
+
+def _check_equal_tensors(s: _SameState) -> list[Violation]:
+    """Check that drift is exactly zero where tensors are bitwise equal, and not zero where changed ones are used (R011)."""
+    found: list[Violation] = []
+    values = same_state(s.update, s.k)
+    for name, tokens in values.items():
+        if same_tensors(DEFINITIONS[name], s.base.digests, s.arm.digests):
+            found += first_false("ATL-R011", f"{name} is not zero although every tensor that feeds it is equal", s.update,
+                                 tokens.numerator == 0, tokens.numerator)  # fmt: skip
+    changed = np.array(
+        [s.base.digests.get(f"experts.{e}") != s.arm.digests.get(f"experts.{e}") for e in range(s.base.router.shape[0])]
+    )
+    if s.base.digests.get("norm.gain") == s.arm.digests.get("norm.gain") and changed.all():
+        content = values[ids.CONTENT]
+        if s.update.n and not (content.numerator > 0).any():
+            found.append(Violation("ATL-R011", "no expert update changed although every expert's weights did",
+                                   row_name(s.update, 0), "0", "more than 0"))  # fmt: skip
+    return found
+
+
+def check_output(output: Rows) -> list[Violation]:
+    """Check losses and entropies (R012)."""
+    found = first_false("ATL-R012", "a loss is negative", output, output["nll"] >= 0, output["nll"])
+    return found + first_false("ATL-R012", "an entropy is negative", output, output["entropy"] >= 0, output["entropy"])
+
+
+def check_task(task: Rows) -> list[Violation]:
+    """Check that scores of greedy exact match are 0 or 1 (R012)."""
+    return first_false(
+        "ATL-R012", "a score is neither 0 nor 1", task, np.isin(task["score"], (0.0, 1.0)), task["score"]
+    )
