@@ -26,5 +26,9 @@ class EvidenceError(AtlasError):
     """Evidence whose container or tables do not have the declared form."""
 
 
+class RowsError(EvidenceError):
+    """Rows that support no statistic: missing or non-finite values, a key twice, lists of the wrong length."""
+
+
 class DocumentError(AtlasError):
     """A document that is not admissible JSON or does not have its declared shape."""

@@ -44,15 +44,36 @@ def schema_document() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
         "title": "atlas-schema documents",
-        **body,
+        **_standard(body),
     }
+
+
+def _standard(schema: Any) -> Any:
+    """Say in JSON Schema's own keywords what Pydantic leaves in its own.
+
+    Bounds outside a validator come out as ``ge`` and ``le``, which JSON Schema ignores; and ``patternProperties`` alone
+    admits names that match no pattern.
+    """
+    if isinstance(schema, list):
+        return [_standard(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: _standard(part) for name, part in schema.items()}
+    if made.get("type") == "integer":
+        for own, standard in (("ge", "minimum"), ("le", "maximum")):
+            if own in made:
+                made[standard] = made.pop(own)
+    if made.get("type") == "object" and "patternProperties" in made:
+        ((pattern, made["additionalProperties"]),) = made.pop("patternProperties").items()
+        made["propertyNames"] = {**made.get("propertyNames", {}), "pattern": pattern}
+    return made
 
 
 def schema_of(kind: str) -> dict[str, Any]:
     """Return the JSON Schema of one document kind."""
     if kind not in MODELS:
         raise UsageError("There is no such document kind.", found=kind, expected=", ".join(MODELS))
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **MODELS[kind].model_json_schema()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_standard(MODELS[kind].model_json_schema())}
 
 
 def schema_bytes() -> bytes:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atlas_schema.errors import EvidenceError, UsageError
-from atlas_schema.evidence.columns import Rows, from_arrow
+from atlas_schema.evidence.columns import Rows, conform, from_arrow
 from atlas_schema.evidence.source import Partition
 from atlas_schema.evidence.store import EvidenceStore
 from atlas_schema.evidence.tables import STUDY_TABLES, TABLES, WIDTH_BYTES, Dims, TableSpec
@@ -61,7 +61,7 @@ class ParquetBundle:
             if not _same_types(rows.schema, expected):
                 raise EvidenceError("Decoded columns differ from the declared ones.", where=f"{table}.parquet",
                                     expected=_describe(expected), found=_describe(rows.schema))  # fmt: skip
-            self._cached = (table, group, rows.cast(expected))
+            self._cached = (table, group, conform(rows, expected, f"{table}.parquet"))
         return self._cached[2]
 
     def _row_groups(self, table: str) -> dict[Partition, list[int]]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from atlas_schema.errors import EvidenceError
+from atlas_schema.errors import EvidenceError, RowsError
 from atlas_schema.evidence.tables import ColumnSpec, Dims, TableSpec
 
 Array = npt.NDArray[Any]
@@ -67,10 +67,19 @@ class Rows:
         return Rows(self.spec, len(rows), {name: column.take(rows) for name, column in self.columns.items()})
 
 
+def conform(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    """Return rows cast to the declared schema. Raises `RowsError` for nulls where none may stand and lossy casts."""
+    try:
+        return table.cast(schema)
+    except (pa.ArrowException, ValueError) as error:
+        raise RowsError("A value is missing or does not fit its column.", where=where, expected="the declared columns",
+                            found=str(error).splitlines()[0]) from error  # fmt: skip
+
+
 def from_arrow(spec: TableSpec, dims: Dims, table: pa.Table) -> Rows:
     """Convert an Arrow table of the declared schema to sorted `Rows`.
 
-    Raises `EvidenceError` for nulls where none may stand, non-finite floats, and duplicate keys. Does not check ranges:
+    Raises `RowsError` for nulls where none may stand, non-finite floats, and duplicate keys. Does not check ranges:
     those are rules of verification.
     """
     columns = {c.name: _column(spec, c, dims, table.column(c.name)) for c in spec.columns}
@@ -101,7 +110,7 @@ def sort_order(rows: Rows) -> Array | None:
     if same.any():
         at = int(order[int(np.flatnonzero(same)[0])])
         key = ", ".join(f"{name}={rows[name][at]}" for name in rows.spec.key)
-        raise EvidenceError("Two rows have the same key.", where=f"table {rows.spec.name}, {key}",
+        raise RowsError("Two rows have the same key.", where=f"table {rows.spec.name}, {key}",
                             expected="each key once", found=f"{int(same.sum()) + 1} or more rows")  # fmt: skip
     return None if bool((order == np.arange(rows.n)).all()) else order
 
@@ -113,7 +122,7 @@ def _column(spec: TableSpec, column: ColumnSpec, dims: Dims, chunked: pa.Chunked
     if column.nullable:
         valid = array.is_valid().to_numpy(zero_copy_only=False).astype(np.bool_)
     elif array.null_count:
-        raise EvidenceError("A value is missing.", where=where, expected="no nulls", found=f"{array.null_count} nulls")
+        raise RowsError("A value is missing.", where=where, expected="no nulls", found=f"{array.null_count} nulls")
     if column.type == "str":
         values = array.to_numpy(zero_copy_only=False)
         if valid is not None:
@@ -131,7 +140,7 @@ def _column(spec: TableSpec, column: ColumnSpec, dims: Dims, chunked: pa.Chunked
         # The slots behind a null row hold arbitrary bytes; they are content of nothing and read as zeros.
         present = flat.is_valid().to_numpy(zero_copy_only=False).reshape(len(array), width)
         if not present[valid].all():
-            raise EvidenceError("A list holds a missing value.", where=where, expected="values only")
+            raise RowsError("A list holds a missing value.", where=where, expected="values only")
         flat = flat.fill_null(False if column.type == "bool" else 0)
         values = _numbers(flat, column, where, finite=False).reshape(len(array), width).copy()
         values[~valid] = 0
@@ -142,7 +151,7 @@ def _column(spec: TableSpec, column: ColumnSpec, dims: Dims, chunked: pa.Chunked
 
 def _numbers(array: pa.Array, column: ColumnSpec, where: str, *, finite: bool = True) -> Array:
     if array.null_count:
-        raise EvidenceError("A list holds a missing value.", where=where, expected="numbers only")
+        raise RowsError("A list holds a missing value.", where=where, expected="numbers only")
     values = np.ascontiguousarray(array.to_numpy(zero_copy_only=False), dtype=_NUMPY[column.type])
     if finite:
         _require_finite(values, where)
@@ -151,5 +160,5 @@ def _numbers(array: pa.Array, column: ColumnSpec, where: str, *, finite: bool = 
 
 def _require_finite(values: Array, where: str) -> None:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise EvidenceError("A number is not finite.", where=where, expected="finite numbers", found="NaN or infinity",
+        raise RowsError("A number is not finite.", where=where, expected="finite numbers", found="NaN or infinity",
                             todo="find what produced it and extract again; such rows support no statistic")  # fmt: skip

@@ -10,6 +10,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def leaf_slices(rows: Rows) -> Iterator[tuple[int, int]]:
         if name in rows.spec.leaf:
             change[1:] |= code[1:] != code[:-1]
     starts = [0, *np.flatnonzero(change).tolist(), rows.n]
-    yield from zip(starts[:-1], starts[1:], strict=True)
+    yield from pairwise(starts)
 
 
 def leaf_hashes(rows: Rows, dims: Dims) -> list[bytes]:

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from atlas_schema.errors import EvidenceError, UsageError
-from atlas_schema.evidence.columns import Rows, from_arrow
+from atlas_schema.evidence.columns import Rows, conform, from_arrow
 from atlas_schema.evidence.source import Partition
 from atlas_schema.evidence.tables import STUDY_TABLES, TABLES, Dims
 
@@ -106,7 +106,7 @@ class EvidenceStore:
         if rows.schema.names != expected.names:
             raise EvidenceError(f"Rows for table {table} have other columns than declared.",
                                 expected=", ".join(expected.names), found=", ".join(rows.schema.names))  # fmt: skip
-        self._connection.register("incoming", rows.cast(expected))
+        self._connection.register("incoming", conform(rows, expected, f"table {table}"))
         try:
             self._connection.execute(f'INSERT INTO "{table}" SELECT * FROM incoming')  # names from TABLES only
         finally:
@@ -158,8 +158,10 @@ def _connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     try:
         return duckdb.connect(str(path), read_only=read_only)
     except duckdb.Error as error:
-        raise UsageError("The evidence file cannot be opened.", where=str(path), found=str(error).splitlines()[0],
-                         todo="check the path, and that no other process has the file open")  # fmt: skip
+        raise UsageError(
+            "The evidence file cannot be opened.", where=str(path), found=str(error).splitlines()[0],
+            todo="check the path, and that no other process has the file open",
+        ) from error  # fmt: skip
 
 
 def _user_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:

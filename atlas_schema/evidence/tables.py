@@ -127,7 +127,7 @@ TABLES: dict[str, TableSpec] = {
             run_id str, layer u16, window_id str, position u16, z f32[d], r f32, g f32[d]?
             dispatch f32[E], admissible bool[E]?, weights f32[k], margin_logit f32?"""),
         _table("update", "run_id layer window_id position", 3, """
-            run_id str, layer u16, window_id str, position u16, experts u16[*], in0 u16, in1 u16
+            run_id str, layer u16, window_id str, position u16, experts u16[*], in0 u32, in1 u32
             pair_out u16, pair_in u16?, rho0 f32[*], rho1 f32[*], rho0_b f32, rho1_b_forced f32
             dispatch0 f32[E], dispatch1 f32[E], uz0 f64[*], uu0 f64[*], uz1 f64[*], uu1 f64[*], gram f64[*]
             dV_norm f64, y0_norm f64, dy_norm f64, transport_angle f64?"""),

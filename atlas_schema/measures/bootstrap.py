@@ -95,7 +95,7 @@ def studentised(numerator: F64, denominator: F64, strata: Strata, counts: Sequen
         se = _standard_error(per_stratum[0], sums[0][:, 1], point)[0]
         se_star = _standard_error(per_stratum[1], sums[1][:, 1], shift)
         t = shift / se_star
-    t = np.where(se_star > 0, t, np.where(shift == 0, 0.0, np.sign(shift) * np.inf))
+        t = np.where(se_star > 0, t, np.where(shift == 0, 0.0, np.sign(shift) * np.inf))
     empty = ~(sums[1][:, 1] > 0)
     return Studentised(theta, se, np.where(empty, -np.inf, t), np.where(empty, np.inf, t))
 

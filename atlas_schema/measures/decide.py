@@ -18,7 +18,7 @@ class Decision:
     strict_below: bool
 
 
-def decide(interval: Interval, threshold: float, rule: Bootstrap, floor: float | None = 0.0) -> Decision:
+def decide(interval: Interval, threshold: float, rule: Bootstrap, floor: float | None) -> Decision:
     """Compare one interval with its threshold. ``floor`` is what null arms reached; None where no floor could be given."""
     if interval.method == "none":
         return Decision("undetermined", interval.reason, False)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atlas_schema.documents.contract import Form
-from atlas_schema.errors import EvidenceError
+from atlas_schema.errors import RowsError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.measures import definitions as ids
 from atlas_schema.measures.geometry import F64, Ints, angle, quadratic_norm, unpack_gram
@@ -45,14 +45,14 @@ class Group:
 
 
 def update_groups(update: Rows) -> list[Group]:
-    """Split update rows by the number of experts they evaluate. Raises `EvidenceError` for inconsistent list lengths."""
+    """Split update rows by the number of experts they evaluate. Raises `RowsError` for inconsistent list lengths."""
     lengths = np.diff(update.offsets("experts"))
     for name in ("rho0", "rho1", "uz0", "uu0", "uz1", "uu1", "gram"):
         expected = lengths * (2 * lengths + 1) if name == "gram" else lengths
         wrong = np.flatnonzero(np.diff(update.offsets(name)) != expected)
         if len(wrong):
             at = int(wrong[0])
-            raise EvidenceError(f"A list in update.{name} has the wrong length.", where=row_name(update, at),
+            raise RowsError(f"A list in update.{name} has the wrong length.", where=row_name(update, at),
                                 expected=str(int(expected[at])), found=str(int(np.diff(update.offsets(name))[at])))  # fmt: skip
     return [_group(update, np.flatnonzero(lengths == n), int(n)) for n in np.unique(lengths)]
 
@@ -121,9 +121,9 @@ def in_form(values: TokenValues, form: Form) -> TokenValues:
 
 
 def require_same_keys(a: Rows, b: Rows) -> None:
-    """Raise `EvidenceError` unless two partitions have the same windows and positions, row by row."""
+    """Raise `RowsError` unless two partitions have the same windows and positions, row by row."""
     if a.n != b.n or (a["window_id"] != b["window_id"]).any() or (a["position"] != b["position"]).any():
-        raise EvidenceError(f"Rows of table {a.spec.name} cannot be paired.", where=f"{_run(a)} and {_run(b)}",
+        raise RowsError(f"Rows of table {a.spec.name} cannot be paired.", where=f"{_run(a)} and {_run(b)}",
                             expected="the same windows and positions", found=f"{a.n} and {b.n} rows that differ")  # fmt: skip
 
 

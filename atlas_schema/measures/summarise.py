@@ -27,8 +27,8 @@ from atlas_schema.documents.receipt import (
 from atlas_schema.evidence.source import EvidenceSource, read_all
 from atlas_schema.measures.bootstrap import Strata, first_seed, second_seed
 from atlas_schema.measures.clusters import Clusters, clusters_of, merged_strata, strata_of
-from atlas_schema.measures.geometry import F64
 from atlas_schema.measures.decide import Decision, agree, decide
+from atlas_schema.measures.geometry import F64
 from atlas_schema.measures.intervals import Interval as Estimate
 from atlas_schema.measures.intervals import Resampler, Statistic, family
 from atlas_schema.measures.runs import CellName, RunCells, damage_columns, run_cells
@@ -201,7 +201,7 @@ class _Study:
         tolerance = self.plan.damage_tolerance_nats
         made = []
         for at, domain in enumerate(self.domains):
-            estimate, decision = both[0][at], agree(*(decide(e[at], tolerance, self.rule) for e in both))
+            estimate, decision = both[0][at], agree(*(decide(e[at], tolerance, self.rule, -np.inf) for e in both))
             tokens = float(columns.denominator[:, at].sum())
             made.append(DomainDamage(
                 domain=domain, delta_nll_nats=float(float(columns.numerator[:, at].sum()) / tokens),

@@ -27,5 +27,8 @@ def extraction_of(evidence: EvidenceSource) -> Extraction:
     base = list(runs["run_id"]).index("base")
     loaded = json.loads(runs["fingerprint"][base])
     texts = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in sorted(loaded.items())}
-    version = dict(loaded.get("libraries", {})).get("atlas-schema", "of unknown version")
-    return Extraction(extractor=f"atlas-schema {version}", adapter=runs["adapter"][base], fingerprint=texts)
+    libraries = loaded.get("libraries")
+    version = libraries.get("atlas-schema") if isinstance(libraries, dict) else None
+    return Extraction(
+        extractor=f"atlas-schema {version or 'of unknown version'}", adapter=runs["adapter"][base], fingerprint=texts
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +11,6 @@ from atlas_schema.documents.base import Document, DocumentReference
 from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import (
     BaseModelIdentity,
-    ExpectedRows,
     Item,
     Pilot,
     PlannedArm,
@@ -26,6 +24,7 @@ from atlas_schema.files import document_text, read_bytes, write_atomically
 from atlas_schema.protocol.log import LOG_NAME, append_step, now
 from atlas_schema.study.contracts import contract_digest
 from atlas_schema.study.identity import config_digest, read_config, tokenizer_digest, weights_digest
+from atlas_schema.study.plan import expected_rows
 from atlas_schema.study.probe import (
     encode,
     item_digest,
@@ -91,18 +90,9 @@ def preregister(plan: Plan) -> Preregistration:
         windows=tuple(windows), damage_tolerance_nats=plan.damage_tolerance_nats,
         task=Task(file=plan.task.name, digest=digest_bytes(read_bytes(plan.task, "task file")), scoring="greedy_exact",
                   target=plan.target, tolerance=plan.tolerance, items=items),
-        arms=plan.arms, pilot=plan.pilot, expected_rows=expected_rows(plan, windows, len(items)), notes=plan.notes,
-    )  # fmt: skip
-
-
-def expected_rows(plan: Plan, windows: Sequence[Window], items: int) -> ExpectedRows:
-    """Return how many rows each table must hold once every planned run has been extracted."""
-    runs, layers = 1 + len(plan.contract.nuisances) + len(plan.arms), len(plan.protected_layers)
-    sampled, tokens = len(windows) * plan.positions_per_window, sum(w.n_tokens for w in windows)
-    return ExpectedRows(
-        run=runs, layer=runs * layers, window=len(windows), routing=runs * layers * tokens, state=runs * layers * sampled,
-        update=(runs - 1) * layers * sampled, update_vector=0, output=runs * (tokens - len(windows)), task=runs * items,
-        overlap=0,
+        arms=plan.arms, pilot=plan.pilot, expected_rows=expected_rows(
+            runs=1 + len(plan.contract.nuisances) + len(plan.arms), layers=len(plan.protected_layers),
+            positions=plan.positions_per_window, lengths=[w.n_tokens for w in windows], items=len(items)), notes=plan.notes,
     )  # fmt: skip
 
 

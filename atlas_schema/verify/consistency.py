@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -12,13 +12,14 @@ from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.documents.receipt import Receipt
 from atlas_schema.documents.run_log import RunLog, Step
+from atlas_schema.errors import AtlasError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource, read_all
 from atlas_schema.evidence.tables import STUDY_TABLES
 from atlas_schema.measures.definitions import DEFINITIONS
 from atlas_schema.protocol.log import chain_faults
+from atlas_schema.study.plan import planned_rows, planned_runs
 from atlas_schema.study.probe import positions_for, token_digest
-from atlas_schema.errors import AtlasError
 from atlas_schema.verify.outcome import ChannelResult, Problem
 
 
@@ -38,6 +39,16 @@ def check_contract(contract: Contract, result: ChannelResult) -> None:
                                   recomputed=", ".join(DEFINITIONS), todo="use a newer atlas-verify"))  # fmt: skip
     if len(set(named)) != len(named) or len({n.id for n in contract.nuisances}) != len(contract.nuisances):
         result.report(Problem("ATL-C001", "The contract names a cell or a nuisance twice.", document="contract"))
+
+
+def check_familiar(contract: Contract, built_in: Mapping[str, Contract], result: ChannelResult) -> None:
+    """Check that a contract from a file does not bear the id of a built-in one with other content (C001)."""
+    result.check()
+    known = built_in.get(contract.id)
+    if known is not None and digest_of(known) != digest_of(contract):
+        result.report(Problem("ATL-C001", "The contract bears the id of a built-in one and has other content.",
+                              document="contract", path=("id",), stated=digest_of(contract), recomputed=digest_of(known),
+                              todo="a contract with other thresholds needs another id"))  # fmt: skip
 
 
 def check_preregistration(plan: Preregistration, contract: Contract, result: ChannelResult) -> None:
@@ -77,8 +88,8 @@ def _plan_faults(plan: Preregistration, contract: Contract) -> Iterator[tuple[tu
     )  # fmt: skip
     for at, names in unique:
         if (
-            names != sorted(set(names), key=lambda n: (str(type(n)), n))
-            and at != ("arms",)
+            (names != sorted(set(names), key=lambda n: (str(type(n)), n))
+            and at != ("arms",))
             or len(set(names)) != len(names)
         ):
             yield (
@@ -93,7 +104,7 @@ def _plan_faults(plan: Preregistration, contract: Contract) -> Iterator[tuple[tu
             yield ("windows", i, "domain"), "One document stands in two domains.", w.domain, domain[w.cluster_id]
     if min(w.n_tokens for w in plan.windows) - plan.first_allowed_position < plan.positions_per_window:
         yield (("windows",), "A window is too short for its sampled positions.", "", str(plan.positions_per_window))
-    expected, stated = planned_rows(plan, contract), plan.expected_rows.model_dump()
+    expected, stated = planned_rows(plan, contract).model_dump(), plan.expected_rows.model_dump()
     for name, count in expected.items():
         if stated[name] != count:
             yield (
@@ -102,22 +113,6 @@ def _plan_faults(plan: Preregistration, contract: Contract) -> Iterator[tuple[tu
                 str(stated[name]),
                 str(count),
             )
-
-
-def planned_rows(plan: Preregistration, contract: Contract) -> dict[str, int]:
-    """Return how many rows each table holds once every planned run has been extracted."""
-    runs, layers = 1 + len(contract.nuisances) + len(plan.arms), len(plan.protected_layers)
-    sampled, tokens = len(plan.windows) * plan.positions_per_window, sum(w.n_tokens for w in plan.windows)
-    return {
-        "run": runs, "layer": runs * layers, "window": len(plan.windows), "routing": runs * layers * tokens,
-        "state": runs * layers * sampled, "update": (runs - 1) * layers * sampled, "update_vector": 0,
-        "output": runs * (tokens - len(plan.windows)), "task": runs * len(plan.task.items), "overlap": 0,
-    }  # fmt: skip
-
-
-def planned_runs(plan: Preregistration, contract: Contract) -> list[str]:
-    """Return the run ids of the base, every null arm and every planned arm."""
-    return ["base", *(f"null:{n.id}" for n in contract.nuisances), *(f"arm:{a.name}" for a in plan.arms)]
 
 
 def check_log(log: RunLog, result: ChannelResult) -> None:

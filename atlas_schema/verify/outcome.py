@@ -167,6 +167,7 @@ def exit_code(report: Report) -> Code:
 
     contradicted = report.verdict is not None and report.claim is not None and report.verdict != report.claim
     gaps = any(s in (Status.UNPROVEN, Status.NOT_CHECKED) for s in statuses.values())
+    nothing = Status.PASSED not in statuses.values()
     undecided = report.decides and report.verdict in (None, "undetermined")
     rows = (
         (bool(report.fault), Code.INTERNAL),
@@ -174,10 +175,12 @@ def exit_code(report: Report) -> Code:
         (report.interrupted, Code.INTERRUPTED),
         (failed(Channel.ADMISSION, Channel.SCHEMA, Channel.CONTRACT), Code.INADMISSIBLE),
         (failed(Channel.BINDING, Channel.AUTHENTICITY), Code.TAMPERED),
-        (failed(Channel.REPRODUCTION, Channel.REPLAY) or (report.decides and contradicted), Code.DIVERGED),
-        (gaps or undecided or not statuses, Code.UNPROVEN),
+        (
+            failed(Channel.REPRODUCTION, Channel.REPLAY, Channel.DECISION) or (report.decides and contradicted),
+            Code.DIVERGED,
+        ),
+        (gaps or undecided or nothing, Code.UNPROVEN),
         (report.decides and report.verdict != report.require, Code.NOT_PRESERVED),
-        (failed(Channel.DECISION), Code.DIVERGED),
     )
     return next((code for holds, code in rows if holds), Code.VERIFIED)
 

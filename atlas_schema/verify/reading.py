@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from atlas_schema.errors import DocumentError
 from atlas_schema.limits import LIMITS, Limits
 
-_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]|-?[0-9][0-9.eE+-]*', re.DOTALL)
+# Possessive, and an unterminated string reaches to the end: no input makes the scan more than linear.
+_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]|-?[0-9][0-9.eE+-]*+', re.DOTALL)
 _SPACE = re.compile(r"[ \t\n\r]*")
 SAFE_INTEGER = 2**53 - 1
 
@@ -99,9 +101,9 @@ def _require_bounds(text: str, limits: Limits) -> None:
     for match in _TOKENS.finditer(text):
         token = match.group()
         if token[0] == '"':
-            if len(token) > limits.string_bytes:
+            if 4 * len(token) > limits.string_bytes and len(token.encode()) > limits.string_bytes + 2:
                 raise DocumentError("A string is too long.", where=_where(text, match.start()),
-                                    expected=f"at most {limits.string_bytes} characters")  # fmt: skip
+                                    expected=f"at most {limits.string_bytes} bytes")  # fmt: skip
         elif token in "[{":
             depth += 1
             if depth > limits.depth:
@@ -121,8 +123,7 @@ def _where(text: str, at: int) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise DocumentError("An object has the same key twice.", found=ascii(twice)[:80], expected="each key once",
                             todo="no reader can know which of the two was meant")  # fmt: skip
     return made

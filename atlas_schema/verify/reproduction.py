@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
+
+from pydantic import ValidationError
 
 from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import Preregistration
@@ -13,19 +15,22 @@ from atlas_schema.documents.receipt import Findings, Receipt
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.study.describe import extraction_of, subjects_of
-from atlas_schema.verify.consistency import planned_runs
+from atlas_schema.study.plan import planned_runs
 from atlas_schema.verify.outcome import ChannelResult, Problem
 from atlas_schema.verify.physics import (
     LayerFacts,
     Violation,
     check_layer,
+    check_moved,
     check_output,
     check_routing,
     check_routing_against_state,
     check_state,
     check_task,
     check_update,
+    text_object,
 )
+from atlas_schema.verify.reading import pointer
 
 SHOWN_PER_RULE = 5
 """How many rows of one rule a report lists; the count of all is in the message."""
@@ -36,17 +41,30 @@ def check_runs(
 ) -> None:
     """Check table `run` against receipt, plan and contract (R001, R002, R014)."""
     runs = evidence.read("run", ())
+    prints = fingerprints(runs)
     result.check(3)
-    for what, where, stated, expected in (*_identity_faults(runs, plan), *_fingerprint_faults(runs, contract)):
+    for what, where, stated, expected in (*_identity_faults(runs, plan), *_fingerprint_faults(prints, contract)):
         rule = "ATL-R002" if "fingerprint" in what else "ATL-R001"
         result.report(Problem(rule, what, where=f"table run, run_id={where}", stated=stated, recomputed=expected))
+    try:
+        subjects, extraction = subjects_of(evidence), extraction_of(evidence)
+    except ValidationError as error:
+        first = error.errors()[0]
+        result.report(Problem("ATL-R014", "Table run holds what no receipt can repeat.", where="table run",
+                              stated=f"{pointer(tuple(first['loc']))} {first['msg']}"))  # fmt: skip
+        return
     pairs = ((("subjects",), [s.model_dump(mode="json") for s in receipt.subjects],
-              [s.model_dump(mode="json") for s in subjects_of(evidence)]),
-             (("extraction",), receipt.extraction.model_dump(mode="json"), extraction_of(evidence).model_dump(mode="json")))  # fmt: skip
+              [s.model_dump(mode="json") for s in subjects]),
+             (("extraction",), receipt.extraction.model_dump(mode="json"), extraction.model_dump(mode="json")))  # fmt: skip
     for path, stated_value, found in pairs:
         for at, a, b in differences(stated_value, found, 0.0, 15):
             result.report(Problem("ATL-R014", "The receipt does not repeat table run.", document="receipt", path=path + at,
                                   stated=a, recomputed=b))  # fmt: skip
+
+
+def fingerprints(runs: Rows) -> dict[str, dict[str, Any]]:
+    """Return every run's numerics fingerprint. Raises `RowsError` where one is not a strict JSON object."""
+    return {run_id: text_object(runs, "fingerprint", at) for at, run_id in enumerate(runs["run_id"])}
 
 
 def _identity_faults(runs: Rows, plan: Preregistration) -> Iterator[tuple[str, str, str, str]]:
@@ -60,7 +78,9 @@ def _identity_faults(runs: Rows, plan: Preregistration) -> Iterator[tuple[str, s
             "adapter": plan.base.architecture,
             "tokenizer_digest": pinned["tokenizer_digest"],
         }
-        expected |= pinned if role != "arm" else {"arm": name, "policy": policies.get(name, "")}
+        expected |= (
+            {**pinned, "arm": "", "policy": ""} if role != "arm" else {"arm": name, "policy": policies.get(name, "")}
+        )
         for column, value in expected.items():
             if runs[column][i] != value:
                 yield f"{column} is not the planned one.", run_id, str(runs[column][i]), value
@@ -76,9 +96,10 @@ def _identity_faults(runs: Rows, plan: Preregistration) -> Iterator[tuple[str, s
             )
 
 
-def _fingerprint_faults(runs: Rows, contract: Contract) -> Iterator[tuple[str, str, str, str]]:
+def _fingerprint_faults(
+    prints: Mapping[str, Mapping[str, Any]], contract: Contract
+) -> Iterator[tuple[str, str, str, str]]:
     changes = {f"null:{n.id}": n.changes for n in contract.nuisances}
-    prints = {r: json.loads(f) for r, f in zip(runs["run_id"], runs["fingerprint"], strict=True)}
     base = prints.get("base", {})
     for run_id, found in prints.items():
         differing = sorted(k for k in set(base) | set(found) if base.get(k) != found.get(k))
@@ -97,12 +118,17 @@ def check_physics(evidence: EvidenceSource, plan: Preregistration, contract: Con
     tolerances, dims = contract.tolerances, evidence.dims
     result.unit = "rows and numbers"
     runs = planned_runs(plan, contract)
+    prints = fingerprints(evidence.read("run", ()))
     for layer in plan.protected_layers:
         base_state = evidence.read("state", ("base", layer))
         base = None
         for run in runs:
             layer_row = evidence.read("layer", (run, layer))
             faults = check_layer(layer_row, dims, tolerances)
+            if layer_row["executed_dtype"][0] != prints[run].get("dtype"):
+                what = "the executed dtype is not that of the numerics fingerprint"
+                faults.append(Violation("ATL-R002", what, f"{run}, layer {layer}", str(layer_row["executed_dtype"][0]),
+                                        str(prints[run].get("dtype"))))  # fmt: skip
             _record(result, faults, layer_row.n)
             if faults:
                 return
@@ -110,8 +136,10 @@ def check_physics(evidence: EvidenceSource, plan: Preregistration, contract: Con
             base = base or facts
             state, routing = evidence.read("state", (run, layer)), evidence.read("routing", (run, layer))
             _record(result, check_state(state, facts, tolerances, dims), state.n)
-            _record(result, check_routing(routing, dims), routing.n)
-            _record(result, check_routing_against_state(state, routing, facts, tolerances), state.n)
+            faults = check_routing(routing, dims)
+            _record(result, faults, routing.n)
+            if not faults:  # ids out of range index nothing
+                _record(result, check_routing_against_state(state, routing, facts, tolerances), state.n)
             if run.startswith("null:") and facts.digests != base.digests:
                 _record(
                     result,
@@ -123,6 +151,7 @@ def check_physics(evidence: EvidenceSource, plan: Preregistration, contract: Con
                     0,
                 )
             if run != "base":
+                _record(result, check_moved(base_state, state, base, facts), state.n)
                 update = evidence.read("update", (run, layer))
                 _record(result, check_update(update, base_state, base, facts, tolerances, dims.k), update.n)
     for run in runs:

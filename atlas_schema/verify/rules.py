@@ -34,7 +34,7 @@ A001 | A document is strict JSON within the limits. | Two readers must never see
 A002 | A Parquet file is readable, has exactly the declared columns, and fits the limits before it is decoded. | A file of a few hundred bytes can declare hundreds of millions of rows. | format.md, Bundle
 A003 | Rows have no missing values where none may stand, no NaN or infinity, and no key twice. | Statistics over such rows mean nothing. | format.md, Tables
 S001 | A document has the shape that schema.json gives its kind; unknown fields are refused. | A field that nobody reads can say anything. | schema.json
-C001 | The contract is the one that the receipt cites, by id and digest. | Thresholds must not change under a familiar name. | format.md, Receipt
+C001 | The contract is the one that the receipt cites, by id and digest; it gates only what this version recomputes, once each, and does not bear a built-in id with other content. | Thresholds must not change under a familiar name. | format.md, Receipt
 C002 | The pre-registration is the one that the receipt cites. | Otherwise the plan could be written to fit the result. | format.md, Receipt
 C003 | The pre-registration cites the same contract as the receipt. | One study is judged by one contract. | format.md, Receipt
 C004 | Every step of the run log is unaltered, in order and chained to the one before. | A removed or re-timed step hides the order of events. | format.md, Run log
@@ -62,8 +62,8 @@ R007 | Combine weights follow from the scores by the layer's rule. | They weigh 
 R008 | Same-state scores, sets, pairs and weights follow from the base's state and each model's router. | The four channels are built on them. | measures.md, 2
 R009 | Gram matrices are positive semidefinite and agree with the stored norms of the updates. | A drift of any size could be written into them. | measures.md, 1 (4)
 R010 | ||ΔV||, ||y|| and ||Δy|| agree with the Gram matrix. | They were recorded from the vectors themselves. | measures.md, 1 (9)
-R011 | Bitwise equal tensors give no same-state drift; different tensors give some where they are used. | Zero drift of changed weights, or drift of unchanged ones, is impossible. | measures.md, 1 (10)
-R012 | Losses are not negative, entropies within their range, scores 0 or 1, items the pre-registered ones. | Damage and success are means of them. | measures.md, 5
+R011 | Bitwise equal tensors give no same-state drift. If every expert differs, some update does; if tensors before a layer differ, some state does. | Zero drift of changed weights, or drift of unchanged ones, is impossible. | measures.md, 1 (10)
+R012 | Losses and entropies are not negative; scores of greedy exact match are 0 or 1. | Damage and success are means of them. | measures.md, 5
 R013 | Every finding equals the one recomputed from the rows. | That is what a receipt is. | measures.md, 6
 R014 | Subjects and extraction repeat table `run`. | A receipt must not describe another model than its evidence. | format.md, Receipt
 D001 | The claimed verdict is the recomputed one. | The claim is what people will quote. | measures.md, 7

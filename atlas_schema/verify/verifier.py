@@ -18,11 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from atlas_schema.documents.base import Document
 from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.documents.receipt import Findings, Receipt
 from atlas_schema.documents.run_log import RunLog
-from atlas_schema.errors import EvidenceError
+from atlas_schema.errors import EvidenceError, RowsError
 from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.verify import consistency
@@ -61,9 +62,10 @@ ESTABLISHES_NOT = (
 
 def verify(submission: Submission, options: Options) -> Report:
     """Verify one document. Pure apart from reading evidence; raises nothing that the document could cause."""
-    report = Report(
-        submission.name, profile=options.profile, required=PROFILES[options.profile], require=options.require
-    )
+    required = PROFILES[options.profile]
+    if options.pin is not None and Channel.BINDING not in required:
+        required = (*required, Channel.BINDING)  # a pin that nobody compares must not look compared
+    report = Report(submission.name, profile=options.profile, required=required, require=options.require)
     report.establishes_not = ESTABLISHES_NOT
     # 1, 2. Admission and schema of the submitted document.
     parsed = parse("receipt", submission.raw, None, report)
@@ -72,18 +74,28 @@ def verify(submission: Submission, options: Options) -> Report:
         if isinstance(parsed.model, Receipt):
             _verify_receipt(submission, options, parsed, parsed.model, report)
         else:
-            _verify_other(parsed, report)
+            _verify_other(parsed, options, report)
+    for absent in (Channel.AUTHENTICITY, Channel.REPLAY):
+        if absent in report.required:
+            report.channel(absent).skipped = "not part of this version"
     report.skip_rest("an earlier channel did not pass")
-    _locate(report, {"receipt": submission.raw, "preregistration": submission.preregistration,
-                     "run_log": submission.run_log, "contract": submission.contract})  # fmt: skip
+    beside = {
+        "preregistration": submission.preregistration,
+        "run_log": submission.run_log,
+        "contract": submission.contract,
+    }
+    _locate(report, {**beside, report.kind: submission.raw, "receipt": submission.raw})
     return report
 
 
-def _verify_other(parsed: Parsed, report: Report) -> None:
+def _verify_other(parsed: Parsed, options: Options, report: Report) -> None:
     """A contract, pre-registration or run log by itself: its shape and its agreement with itself."""
     report.required = (Channel.ADMISSION, Channel.SCHEMA, Channel.CONTRACT)
     report.establishes_not = ("anything about a model: this document is not a receipt",)
     result = report.channel(Channel.CONTRACT)
+    if options.pin is not None:
+        report.required = (*report.required, Channel.BINDING)
+        _check_pin(options.pin, parsed.model, report)
     if isinstance(parsed.model, Contract):
         consistency.check_contract(parsed.model, result)
     elif isinstance(parsed.model, Preregistration):
@@ -144,6 +156,8 @@ def _supporting(
     if submission.contract is not None:
         given = parse("contract", submission.contract, "contract", report)
         contract = given.model if given is not None and isinstance(given.model, Contract) else None
+        if contract is not None:
+            consistency.check_familiar(contract, built_in_contracts(), report.channel(Channel.CONTRACT))
     found: dict[str, Parsed | None] = {}
     for kind, raw in (("preregistration", submission.preregistration), ("run_log", submission.run_log)):
         found[kind] = None if raw is None else parse(kind, raw, kind, report)
@@ -179,10 +193,7 @@ def _bound_evidence(
 
     result = report.channel(Channel.BINDING)
     if options.pin is not None:
-        result.check()
-        if options.pin != consistency.digest_of(plan):
-            result.report(Problem("ATL-B005", "This is not the pre-registration that you pinned.", document="preregistration",
-                                  stated=consistency.digest_of(plan), recomputed=options.pin))  # fmt: skip
+        _check_pin(options.pin, plan, report)
     else:
         report.establishes_not += ("when the thresholds were fixed (no --pin: their date is the producer's word)",)
     if submission.open_evidence is None:
@@ -200,10 +211,19 @@ def _bound_evidence(
     return evidence if result.status is Status.PASSED else None
 
 
+def _check_pin(pin: str, document: Document, report: Report) -> None:
+    result = report.channel(Channel.BINDING)
+    result.check()
+    if not isinstance(document, Preregistration) or pin != consistency.digest_of(document):
+        result.report(Problem("ATL-B005", "This is not the pre-registration that you pinned.", document="preregistration",
+                              stated=consistency.digest_of(document), recomputed=pin))  # fmt: skip
+
+
 def _inadmissible(error: EvidenceError, report: Report) -> None:
     """Record evidence that could not be read. A bundle with missing or extra files is a matter of binding."""
     open_bundle = "exactly the declared tables" in error.what
-    rule, channel = ("ATL-B001", Channel.BINDING) if open_bundle else ("ATL-A002", Channel.ADMISSION)
+    of_file = "ATL-A003" if isinstance(error, RowsError) else "ATL-A002"
+    rule, channel = ("ATL-B001", Channel.BINDING) if open_bundle else (of_file, Channel.ADMISSION)
     report.channel(channel).check()
     report.channel(channel).report(Problem(rule, error.what, where=error.where, stated=error.found, recomputed=error.expected,
                                            todo=error.todo))  # fmt: skip

@@ -1,0 +1,242 @@
+"""``atlas-verify``: the reviewer's command."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from atlas_schema import __version__
+from atlas_schema.errors import AtlasError, UsageError
+from atlas_schema.verify.outcome import PROFILES, Code, Report, exit_code
+
+if TYPE_CHECKING:
+    from atlas_schema.verify.verifier import Options, Submission
+
+EPILOG = (
+    "Exit codes: 0 VERIFIED (or CONSISTENT), 1 NOT_PRESERVED, 2 USAGE, 3 INADMISSIBLE, 4 TAMPERED, 5 DIVERGED, "
+    "6 UNPROVEN, 70 INTERNAL, 130 interrupted."
+)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+FORMATS = ("text", "json")
+VERDICTS = ("preserved", "rewritten", "damaged", "unmatched")
+
+
+@app.command(epilog=EPILOG)
+def verify(
+    receipt: Annotated[Path | None, typer.Argument(help="The document to verify, usually receipt.json.")] = None,
+    evidence: Annotated[
+        Path | None, typer.Option(help="Folder of Parquet files; default: evidence/ beside the receipt.")
+    ] = None,
+    contract: Annotated[
+        str | None, typer.Option(help="File or id of the contract; default: the built-in one that is cited.")
+    ] = None,
+    preregistration: Annotated[
+        Path | None, typer.Option(help="Default: preregistration.json beside the receipt.")
+    ] = None,
+    run_log: Annotated[Path | None, typer.Option(help="Default: run_log.json beside the receipt.")] = None,
+    pin: Annotated[
+        str | None, typer.Option(help="Digest of the pre-registration that you knew before results existed.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help=f"Which channels must pass: {', '.join(PROFILES)}.")] = "review",
+    require: Annotated[str, typer.Option(help=f"The verdict you need: {', '.join(VERDICTS)}.")] = "preserved",
+    seed: Annotated[str | None, typer.Option(help="Any text; replaces the second bootstrap seed.")] = None,
+    report: Annotated[list[str] | None, typer.Option(help="FORMAT or FORMAT=PATH, repeatable: text, json.")] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Verify a valid and a forged receipt that ship with the package.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    limits: Annotated[bool, typer.Option("--limits", help="Print every bound on what is read.")] = False,
+) -> None:
+    """Recompute every number of a receipt from its evidence, and say whether to believe it."""
+    if version:
+        typer.echo(f"atlas-verify {__version__}")
+        return
+    if limits:
+        _print_limits()
+        return
+    if demo:
+        from atlas_schema.demo import run_demo
+
+        raise typer.Exit(run_demo(typer.echo))
+    targets = _targets(report or ["text"])
+    result = _run(receipt, evidence, contract, preregistration, run_log, pin, profile, require, seed)
+    _write(result, targets)
+    raise typer.Exit(int(exit_code(result)))
+
+
+def _run(
+    receipt: Path | None, evidence: Path | None, contract: str | None, preregistration: Path | None, run_log: Path | None,
+    pin: str | None, profile: str, require: str, seed: str | None,
+) -> Report:  # fmt: skip
+    """Verify, turning what can go wrong around the core into the report's own fields."""
+    name = "-" if receipt is None else str(receipt)
+    outcome = Report(name, profile=profile, required=PROFILES.get(profile, ()))
+    try:
+        options = _options(profile, require, pin, seed)
+        submission = load(receipt, evidence, contract, preregistration, run_log)
+        from atlas_schema.verify.verifier import verify as run_verifier
+
+        return run_verifier(submission, options)
+    except UsageError as error:
+        outcome.usage = str(error)
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    except Exception as error:  # noqa: BLE001 - the one boundary: a fault must never look like a verdict
+        outcome.fault = (
+            f"{type(error).__name__}: {error}\nPlease report this with the receipt; it is a defect of atlas-verify."
+        )
+    return outcome
+
+
+def _options(profile: str, require: str, pin: str | None, seed: str | None) -> Options:
+    from atlas_schema.verify.verifier import Options
+
+    for value, known, name in ((profile, tuple(PROFILES), "--profile"), (require, VERDICTS, "--require")):
+        if value not in known:
+            raise UsageError(f"{name} has an unknown value.", found=value, expected=", ".join(known))
+    if pin is not None and not (pin.startswith("sha256:") and len(pin) == 71):
+        raise UsageError("--pin is not a digest.", found=pin, expected="sha256: and 64 hexadecimal digits")
+    return Options(profile, require, pin, None if seed is None else hashlib.sha256(seed.encode()).digest())
+
+
+def load(
+    receipt: Path | None, evidence: Path | None = None, contract: str | None = None, preregistration: Path | None = None,
+    run_log: Path | None = None,
+) -> Submission:  # fmt: skip
+    """Collect the files of a submission. What lies beside the receipt may be absent; what is named must exist."""
+    from atlas_schema.study.contracts import load_contract
+    from atlas_schema.verify.verifier import Submission
+
+    if receipt is None:
+        raise UsageError("No receipt was named.", todo="atlas-verify receipt.json, or atlas-verify --demo")
+    raw = _bytes(receipt)
+    folder = receipt.parent
+    contract_bytes = None
+    if contract is not None:
+        contract_bytes = (
+            _bytes(Path(contract)) if Path(contract).exists() else load_contract(contract).model_dump_json().encode()
+        )
+    bundle = evidence or _inside(folder, "evidence")
+    opener = None
+    if bundle is not None:
+        if not bundle.is_dir():
+            _refuse_file(bundle)
+
+        def opener() -> ParquetBundle:
+            return ParquetBundle(bundle)
+
+        from atlas_schema.evidence.bundle import ParquetBundle
+    return Submission(
+        str(receipt), raw, _beside(preregistration, folder, "preregistration.json"),
+        _beside(run_log, folder, "run_log.json"), contract_bytes, opener,
+    )  # fmt: skip
+
+
+def _refuse_file(path: Path) -> NoReturn:
+    if path.exists():
+        raise UsageError("Evidence is verified from a Parquet bundle, not from a single file.", where=str(path),
+                         expected="a folder of Parquet files",
+                         todo=f"atlas evidence export {path} BUNDLE, then --evidence BUNDLE")  # fmt: skip
+    raise UsageError("There is no evidence here.", where=str(path), todo="check the path given with --evidence")
+
+
+def _beside(named: Path | None, folder: Path, name: str) -> bytes | None:
+    if named is not None:
+        return _bytes(named)
+    default = _inside(folder, name)
+    return None if default is None else _bytes(default)
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """Return what lies beside the receipt under a name. A link out of the study's folder is refused: its author chose it."""
+    path = folder / name
+    if not path.exists() and not path.is_symlink():
+        return None
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UsageError("What lies beside the receipt is a link out of its folder.", where=str(path),
+                         found=str(path.resolve()), todo="name the file yourself if you trust where it points")  # fmt: skip
+    if not (path.is_file() or path.is_dir()):
+        raise UsageError("What lies beside the receipt is neither file nor folder.", where=str(path))
+    return path
+
+
+def _bytes(path: Path) -> bytes:
+    from atlas_schema.files import read_bytes
+    from atlas_schema.limits import LIMITS
+
+    if path.is_file() and path.stat().st_size > 4 * LIMITS.document_bytes:
+        raise UsageError("This file is far too large to be a document.", where=str(path),
+                         found=f"{path.stat().st_size} bytes", expected=f"at most {LIMITS.document_bytes} bytes")  # fmt: skip
+    return read_bytes(path, "document")
+
+
+def _targets(wanted: list[str]) -> list[tuple[str, Path | None]]:
+    targets = []
+    for entry in wanted:
+        name, _, path = entry.partition("=")
+        if name not in FORMATS:
+            typer.echo(f"--report has an unknown format: {name}; known are {', '.join(FORMATS)}", err=True)
+            raise typer.Exit(int(Code.USAGE))
+        targets.append((name, Path(path) if path else None))
+    return targets
+
+
+def _write(result: Report, targets: list[tuple[str, Path | None]]) -> None:
+    from atlas_schema.reports import json, text
+
+    for name, path in targets:
+        content = json.render(result) if name == "json" else text.render(result)
+        if path is None:
+            _say(content)
+            continue
+        try:
+            path.write_text(content, encoding="utf-8")
+        except OSError as error:
+            typer.echo(f"The report could not be written to {path}: {error.strerror}", err=True)
+            raise typer.Exit(int(Code.USAGE)) from error
+
+
+def _say(content: str) -> None:
+    """Print; a reader that has gone (``head``, a closed pager) changes neither verdict nor exit code."""
+    try:
+        typer.echo(content, nl=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_limits() -> None:
+    from dataclasses import asdict
+
+    from atlas_schema.limits import LIMITS
+
+    for name, value in asdict(LIMITS).items():
+        typer.echo(f"{name:<20}{value:>16,}")
+
+
+def main() -> None:
+    """Entry point. No fault around the verifier may exit 1, which is a verdict."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the report
+    try:
+        app()
+    except AtlasError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(int(Code.USAGE))
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(int(Code.INTERRUPTED))
+    except Exception as error:  # noqa: BLE001 - the outer half of the one boundary: showing a report may fail too
+        typer.echo(f"INTERNAL ({int(Code.INTERNAL)}): {type(error).__name__}: {error}", err=True)
+        sys.exit(int(Code.INTERNAL))
+
+
+if __name__ == "__main__":
+    main()

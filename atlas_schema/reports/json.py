@@ -1,0 +1,48 @@
+"""The normative report: JSON, deterministic, without times."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from atlas_schema import __version__
+from atlas_schema.verify.outcome import Channel, Problem, Report, exit_code, headline
+from atlas_schema.verify.reading import pointer
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    """Return the report as a JSON value."""
+    code = exit_code(report)
+    return {
+        "kind": "verification_report", "schema_version": "1.0", "verifier": f"atlas-schema {__version__}",
+        "document": report.document, "document_kind": report.kind or None, "profile": report.profile,
+        "outcome": headline(report), "exit_code": int(code), "arm": report.arm or None, "claim": report.claim,
+        "verdict": report.verdict, "require": report.require,
+        "channels": [
+            {
+                "channel": c.value, "required": c in report.required, "status": report.status(c).value,
+                "checked": report.channels[c].checked if c in report.channels else 0,
+                "total": report.channels[c].total if c in report.channels else 0,
+                "skipped": report.channels[c].skipped if c in report.channels else "not required by the profile",
+                "problems": [_problem(p) for p in report.channels[c].problems] if c in report.channels else [],
+            }
+            for c in Channel
+        ],
+        "digests": report.facts, "does_not_establish": list(report.establishes_not),
+        "usage": report.usage or None, "fault": report.fault or None, "interrupted": report.interrupted,
+    }  # fmt: skip
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    line, column = problem.position or (None, None)
+    return {
+        "rule": problem.rule, "what": problem.what, "document": problem.document or None,
+        "pointer": pointer(problem.path) if problem.path else None, "line": line, "column": column,
+        "where": problem.where or None, "stated": problem.stated or None, "recomputed": problem.recomputed or None,
+        "tolerance": problem.tolerance or None, "to_do": problem.todo or None, "unproven": problem.unproven,
+    }  # fmt: skip
+
+
+def render(report: Report) -> str:
+    """Return the report as indented JSON, ending in a newline."""
+    return json.dumps(as_dict(report), indent=2, ensure_ascii=True) + "\n"

@@ -1,0 +1,106 @@
+"""The report for a terminal: a dozen lines when green, one block per problem when not."""
+
+from __future__ import annotations
+
+from atlas_schema.verify.outcome import (
+    QUESTIONS,
+    Channel,
+    ChannelResult,
+    Code,
+    Problem,
+    Report,
+    Status,
+    exit_code,
+    headline,
+)
+from atlas_schema.verify.reading import pointer
+
+MEANING = {
+    Code.VERIFIED: "genuine, reproduced, and the verdict is what you require",
+    Code.NOT_PRESERVED: "genuine and reproduced, but the verdict is not the one you require",
+    Code.USAGE: "the call could not be carried out; this says nothing about the receipt",
+    Code.INADMISSIBLE: "unsafe or malformed, or its parts contradict each other",
+    Code.TAMPERED: "these are not the bytes that the receipt is about",
+    Code.DIVERGED: "genuine bytes, but they contradict what the receipt states",
+    Code.UNPROVEN: "what you require cannot be established",
+    Code.INTERNAL: "a fault of this verifier, never a verdict",
+    Code.INTERRUPTED: "stopped before it was done; this says nothing about the receipt",
+}
+_MARK = {
+    Status.PASSED: "ok", Status.FAILED: "FAILED", Status.UNPROVEN: "unproven", Status.NOT_CHECKED: "not checked",
+    Status.NOT_APPLICABLE: "n/a",
+}  # fmt: skip
+SHOWN = 12
+"""How many problems of one channel the text lists; JSON lists all that were recorded."""
+
+
+def printable(text: str) -> str:
+    """Return text with every control and format character shown as an escape, so that a document cannot drive a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def render(report: Report) -> str:
+    """Return the report as plain text, ending in a newline."""
+    lines = [*_head(report), "", *(_channel(report.channels[c]) for c in Channel if c in report.channels)]
+    lines += [_not_required(c) for c in (Channel.AUTHENTICITY, Channel.REPLAY) if c not in report.required]
+    for channel in Channel:
+        if channel in report.channels:
+            lines += _problems(report, report.channels[channel])
+    if report.facts:
+        lines += ["", *(f"{name:<17}{value}" for name, value in report.facts.items())]
+    if report.establishes_not and not (report.usage or report.fault or report.interrupted):
+        lines += ["", "Does not establish: " + "; ".join(report.establishes_not) + "."]
+    return "\n".join(printable(line) for line in lines) + "\n"
+
+
+def _head(report: Report) -> list[str]:
+    code = exit_code(report)
+    meaning = "its channels agree; no verdict was asked for" if headline(report) == "CONSISTENT" else MEANING[code]
+    lines = [f"{headline(report)} ({int(code)})  {report.document}: {meaning}"]
+    if report.usage or report.fault:
+        lines += ["", *(report.usage or report.fault).splitlines()]
+    if report.verdict is not None:
+        claimed = "as claimed" if report.verdict == report.claim else f"but the receipt claims '{report.claim}'"
+        lines.append(
+            f"Arm '{report.arm}' is recomputed as '{report.verdict}', {claimed}; required: '{report.require}'."
+        )
+    elif report.claim is not None:
+        lines.append(f"The receipt claims that arm '{report.arm}' is '{report.claim}'; no verdict was recomputed.")
+    return lines
+
+
+def _channel(result: ChannelResult) -> str:
+    count = (
+        f"{result.checked:,} of {result.total:,} {result.unit}"
+        if result.total
+        else (result.skipped or "nothing to check")
+    )
+    asked = "" if result.status is Status.PASSED else f" - {QUESTIONS[result.channel]}"
+    return f"  {result.channel.value:<13}{_MARK[result.status]:<12}{count}{asked}"
+
+
+def _not_required(channel: Channel) -> str:
+    why = "signatures are" if channel is Channel.AUTHENTICITY else "re-running the models is"
+    return f"  {channel.value:<13}{'not checked':<12}{why} not part of this version - {QUESTIONS[channel]}"
+
+
+def _problems(report: Report, result: ChannelResult) -> list[str]:
+    lines: list[str] = []
+    for problem in result.problems[:SHOWN]:
+        lines += ["", *problem_lines(report.document, problem)]
+    hidden = len(result.problems) - SHOWN
+    return [*lines, "", f"... and {hidden} more in channel {result.channel.value}"] if hidden > 0 else lines
+
+
+def problem_lines(document: str, problem: Problem) -> list[str]:
+    """Return the block of one problem: place, rule, what; then stated, recomputed, tolerance, what to do."""
+    place = document if problem.document in ("", "receipt") else f"{problem.document}.json"
+    if problem.position is not None:
+        place += f":{problem.position[0]}:{problem.position[1]}"
+    where = " ".join(part for part in (pointer(problem.path), problem.where) if part)
+    parts = (
+        ("stated", problem.stated), ("expected" if problem.unproven or not problem.tolerance else "recomputed", problem.recomputed),
+        ("tolerance", problem.tolerance), ("to do", problem.todo),
+    )  # fmt: skip
+    return [f"{place}: {problem.rule} {problem.what}", *([f"  at         {where}"] if where else []),
+            *(f"  {name:<11}{value}" for name, value in parts if value)]  # fmt: skip
