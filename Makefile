@@ -1,0 +1,40 @@
+# Two commands matter: `make demo` (no torch) and `make test` (everything). Both set up their own virtual environment.
+PYTHON ?= python3
+VENV := .venv
+DEMO := .venv-demo
+PIP := -m pip --disable-pip-version-check -q
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test test-fast lint types schema rules setup clean
+
+demo: $(DEMO)/installed  ## verify the shipped study's receipts against their evidence
+	@$(DEMO)/bin/python fixtures/scripts/show_study.py $(DEMO)/bin/atlas-verify
+
+test: $(VENV)/installed lint types  ## lint, strict types, every test
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/installed
+	$(VENV)/bin/mypy
+
+schema: $(VENV)/installed  ## regenerate schema.json and its shipped copy
+	$(VENV)/bin/python -c "from pathlib import Path; from atlas_schema.documents.schema import schema_bytes as b; [Path(p).write_bytes(b()) for p in ('schema.json', 'contracts/atlas_contracts/schema.json')]"
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP) install -c constraints.txt "torch==2.13.0"
+	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[extract,dev]"
+	@touch $@
+
+$(DEMO)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python $(PIP) install -c constraints.txt .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist
