@@ -27,6 +27,8 @@ class Limits:
     """Rows times declared row width of one Parquet row group, bytes, before anything is decoded."""
     row_groups: int = 1_000_000
     """Row groups of one Parquet file."""
+    kept_bytes: int = 64 * 2**20
+    """Decoded rows of a bundle that are kept for the next check, bytes."""
     list_values: int = 16_384
     """Values of one list of variable size."""
     dimension: int = 1_048_576

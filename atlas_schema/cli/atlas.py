@@ -135,6 +135,7 @@ def issue(
     from atlas_schema.protocol.log import LOG_NAME
     from atlas_schema.study.contracts import contract_digest, load_contract
     from atlas_schema.study.issue import issue as issue_receipt
+    from atlas_schema.study.preregister import digest_of
 
     plan = read_document(prereg, Preregistration, "pre-registration")
     rules = read_document(contract, Contract, "contract") if contract else load_contract(plan.contract.id)
@@ -144,6 +145,11 @@ def issue(
     log_path = prereg.parent / LOG_NAME
     log = read_document(log_path, RunLog, "run log")
     source = ParquetBundle(evidence) if evidence.is_dir() else EvidenceStore.open_existing(evidence)
+    if isinstance(source, EvidenceStore) and source.preregistration_digest != digest_of(plan):
+        raise UsageError("This evidence file holds another study.", where=str(evidence),
+                         expected=f"pre-registration {digest_of(plan)}",
+                         found=f"pre-registration {source.preregistration_digest}",
+                         todo="name the file that 'atlas extract' wrote for this pre-registration")  # fmt: skip
     receipt = issue_receipt(source, plan, rules, log_path, log, arm, output)
     typer.echo(f"{output}: arm '{arm}' is {receipt.claim.verdict}")
 

@@ -7,6 +7,7 @@ Export writes one row group per (run, layer); reading does not rely on it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,9 +16,11 @@ import pyarrow.parquet as pq
 from atlas_schema.errors import EvidenceError, UsageError
 from atlas_schema.evidence.columns import Rows, conform, from_arrow
 from atlas_schema.evidence.source import Partition
-from atlas_schema.evidence.store import EvidenceStore
 from atlas_schema.evidence.tables import STUDY_TABLES, TABLES, WIDTH_BYTES, Dims, TableSpec
 from atlas_schema.limits import LIMITS, Limits
+
+if TYPE_CHECKING:
+    from atlas_schema.evidence.store import EvidenceStore
 
 
 class ParquetBundle:
@@ -36,6 +39,8 @@ class ParquetBundle:
             _preflight(folder / f"{name}.parquet", TABLES[name], file, self.dims, limits)
         self._index = {name: self._row_groups(name) for name in STUDY_TABLES}
         self._cached: tuple[str, int, pa.Table] | None = None
+        self._kept: dict[tuple[str, Partition], Rows] = {}
+        self._kept_bytes = 0
 
     def rows(self, table: str) -> int:
         return int(self._files[table].metadata.num_rows)
@@ -44,6 +49,17 @@ class ParquetBundle:
         return sorted(self._index[table])
 
     def read(self, table: str, partition: Partition) -> Rows:
+        """Return one partition. Partitions read lately are kept, within a bound, since several checks want the same ones."""
+        key = (table, partition)
+        if key not in self._kept:
+            rows = self._decode(table, partition)
+            self._kept[key] = rows
+            self._kept_bytes += rows.nbytes
+            while self._kept_bytes > self._limits.kept_bytes and len(self._kept) > 1:
+                self._kept_bytes -= self._kept.pop(next(iter(self._kept))).nbytes
+        return self._kept[key]
+
+    def _decode(self, table: str, partition: Partition) -> Rows:
         spec = TABLES[table]
         wanted = [key for key in self._index[table] if key[: len(partition)] == partition]
         groups = sorted({group for key in wanted for group in self._index[table][key]})
@@ -108,6 +124,8 @@ def export_bundle(store: EvidenceStore, folder: Path) -> None:
 
 def import_bundle(folder: Path, database: Path, preregistration_digest: str) -> None:
     """Load a bundle into a new store. The content, and so every digest, stays the same."""
+    from atlas_schema.evidence.store import EvidenceStore
+
     bundle = ParquetBundle(folder)
     if database.exists():
         raise UsageError("The evidence file already exists.", where=str(database), todo="name a new file")

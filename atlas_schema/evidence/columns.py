@@ -48,6 +48,13 @@ class Rows:
     n: int
     columns: dict[str, Column]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the columns hold, references for strings."""
+        return sum(
+            part.nbytes for c in self.columns.values() for part in (c.values, c.valid, c.offsets) if part is not None
+        )
+
     def __getitem__(self, name: str) -> Array:
         return self.columns[name].values
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -58,32 +58,39 @@ def leaf_slices(rows: Rows) -> Iterator[tuple[int, int]]:
 
 def leaf_hashes(rows: Rows, dims: Dims) -> list[bytes]:
     """Return ``SHA-256(0x00 || canonical bytes)`` of every leaf of rows sorted by key."""
-    return [_leaf_hash(rows, dims, start, stop) for start, stop in leaf_slices(rows)]
+    start_of_leaf = b"\x00" + LEAF_TAG + rows.spec.name.encode() + b"\0"
+    encoders = [_encoder(spec, rows.columns[spec.name], dims) for spec in rows.spec.columns]
+    hashes = []
+    for start, stop in leaf_slices(rows):
+        hasher = hashlib.sha256(start_of_leaf + struct.pack("<I", stop - start))
+        for encode in encoders:
+            hasher.update(encode(start, stop))
+        hashes.append(hasher.digest())
+    return hashes
 
 
-def _leaf_hash(rows: Rows, dims: Dims, start: int, stop: int) -> bytes:
-    hasher = hashlib.sha256(b"\x00" + LEAF_TAG + rows.spec.name.encode() + b"\0" + struct.pack("<I", stop - start))
-    for spec in rows.spec.columns:
-        for part in _column_bytes(spec, rows.columns[spec.name], dims, start, stop):
-            hasher.update(part)
-    return hasher.digest()
-
-
-def _column_bytes(spec: ColumnSpec, column: Column, dims: Dims, start: int, stop: int) -> Iterable[bytes]:
+def _encoder(spec: ColumnSpec, column: Column, dims: Dims) -> Callable[[int, int], bytes]:
+    """Return the function that encodes rows ``[start, stop)`` of one column: header, validity, then values."""
     width = VARIABLE if spec.shape == "*" else dims.of(spec.shape)
-    yield spec.name.encode() + b"\0" + spec.type.encode() + b"\0" + struct.pack("<I", width)
-    if column.valid is not None:
-        yield column.valid[start:stop].tobytes()
-    if spec.type == "str":
-        texts = [text.encode() for text in column.values[start:stop]]
-        yield np.array([len(text) for text in texts], dtype="<u4").tobytes()
-        yield b"".join(texts)
-    elif column.offsets is not None:
-        lengths = np.diff(column.offsets[start : stop + 1])
-        yield lengths.astype("<u4").tobytes()
-        yield column.values[column.offsets[start] : column.offsets[stop]].tobytes()
-    else:
-        yield column.values[start:stop].tobytes()
+    head = spec.name.encode() + b"\0" + spec.type.encode() + b"\0" + struct.pack("<I", width)
+    values, valid, offsets = column.values, column.valid, column.offsets
+
+    def validity(start: int, stop: int) -> bytes:
+        return b"" if valid is None else valid[start:stop].tobytes()
+
+    def texts(start: int, stop: int) -> bytes:
+        encoded = [text.encode() for text in values[start:stop]]
+        return head + validity(start, stop) + struct.pack(f"<{len(encoded)}I", *map(len, encoded)) + b"".join(encoded)
+
+    def lists(start: int, stop: int) -> bytes:
+        limits = np.asarray(offsets)[start : stop + 1]
+        lengths = np.diff(limits).astype("<u4").tobytes()
+        return head + validity(start, stop) + lengths + values[limits[0] : limits[-1]].tobytes()
+
+    def plain(start: int, stop: int) -> bytes:
+        return head + validity(start, stop) + values[start:stop].tobytes()
+
+    return texts if spec.type == "str" else plain if offsets is None else lists
 
 
 @dataclass(slots=True)

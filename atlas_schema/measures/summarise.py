@@ -112,6 +112,7 @@ class _Study:
         self.damage_strata = self.drift_strata if same else [
             Resampler(s, strata_of(self.clusters, enough), self.rule) for s in self.seeds
         ]  # fmt: skip
+        self._items: dict[int, list[Resampler]] = {}
         self.thresholds = {
             (c.definition, t.form): t.value for c in contract.channels for t in c.thresholds
         }  # fmt: skip
@@ -213,16 +214,19 @@ class _Study:
             ))  # fmt: skip
         return tuple(made)
 
+    def _item_strata(self, items: int) -> list[Resampler]:
+        """Return the resamples of both seeds over task items, one stratum; every arm has the same items."""
+        if items not in self._items:
+            self._items[items] = [Resampler(s, Strata((np.arange(items),)), self.rule) for s in self.seeds]
+        return self._items[items]
+
     def _success(self, run_id: str) -> tuple[TaskSuccess, bool]:
         """Return task success and whether it is reached at ``alpha / arms``."""
         score = self.evidence.read("task", (run_id,))["score"].astype(np.float64)
-        strata = Strata((np.arange(len(score)),))
         task, needed = self.plan.task, self.plan.task.target - self.plan.task.tolerance
         few = len(score) < self.contract.success.min_items
         reason = f"{len(score)} items; the contract needs {self.contract.success.min_items}" if few else ""
-        both = [
-            _score_interval(score, Resampler(s, strata, self.rule), reason, len(self.plan.arms)) for s in self.seeds
-        ]
+        both = [_score_interval(score, r, reason, len(self.plan.arms)) for r in self._item_strata(len(score))]
         states = [_success_state(e, needed, self.rule) for e in both]
         state, why = (
             states[0] if states[0][0] == states[1][0] else ("undetermined", "the decision changes with the seed")

@@ -30,7 +30,7 @@ _MARK = {
     Status.PASSED: "ok", Status.FAILED: "FAILED", Status.UNPROVEN: "unproven", Status.NOT_CHECKED: "not checked",
     Status.NOT_APPLICABLE: "n/a",
 }  # fmt: skip
-SHOWN = 12
+SHOWN = 4
 """How many problems of one channel the text lists; JSON lists all that were recorded."""
 
 
@@ -75,6 +75,9 @@ def _channel(result: ChannelResult) -> str:
         if result.total
         else (result.skipped or "nothing to check")
     )
+    if result.problems:
+        plural = "problem" if len(result.problems) == 1 else "problems"
+        count = f"{len(result.problems)} {plural}; looked at {result.checked:,} {result.unit}"
     asked = "" if result.status is Status.PASSED else f" - {QUESTIONS[result.channel]}"
     return f"  {result.channel.value:<13}{_MARK[result.status]:<12}{count}{asked}"
 
@@ -89,7 +92,7 @@ def _problems(report: Report, result: ChannelResult) -> list[str]:
     for problem in result.problems[:SHOWN]:
         lines += ["", *problem_lines(report.document, problem)]
     hidden = len(result.problems) - SHOWN
-    return [*lines, "", f"... and {hidden} more in channel {result.channel.value}"] if hidden > 0 else lines
+    return [*lines, "", f"... and {hidden} more in channel {result.channel.value}; --report json lists them"] if hidden > 0 else lines
 
 
 def problem_lines(document: str, problem: Problem) -> list[str]:

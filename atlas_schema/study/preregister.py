@@ -65,6 +65,7 @@ def digest_of(document: Document) -> str:
 def preregister(plan: Plan) -> Preregistration:
     """Build the pre-registration. Raises `UsageError` for a plan that the contract does not admit."""
     _require_admitted(plan)
+    architecture = str(read_config(plan.base).get("model_type", "unknown"))
     tokenizer = load_tokenizer(plan.base)
     windows = []
     for w in load_windows(plan.windows):
@@ -73,6 +74,11 @@ def preregister(plan: Plan) -> Preregistration:
         positions_for(digest, len(tokens), plan.positions_per_window, plan.first_allowed_position)
         windows.append(Window(window_id=w.window_id, cluster_id=w.cluster_id, domain=w.domain, split=_split(w.split),
                               n_bytes=len(w.text.encode()), n_tokens=len(tokens), token_digest=digest))  # fmt: skip
+    shared = {w.cluster_id for w in windows} & set(plan.pilot.clusters if plan.pilot else ())
+    if shared:
+        raise UsageError("The pilot and the study share text.", where=str(plan.windows), expected="no document in both",
+                         found=f"{len(shared)} documents, first {min(shared)}",
+                         todo="calibrate on other documents than the study measures")  # fmt: skip
     items = tuple(
         Item(item_id=i.item_id, digest=item_digest(encode(tokenizer, i.prompt), encode(tokenizer, i.answer)))
         for i in load_items(plan.task)
@@ -81,7 +87,7 @@ def preregister(plan: Plan) -> Preregistration:
         kind="preregistration", schema_version="1.0", study=plan.study, created=now(),
         contract=DocumentReference(id=plan.contract.id, digest=contract_digest(plan.contract)),
         base=BaseModelIdentity(
-            name=plan.base_name, architecture=str(read_config(plan.base).get("model_type", "unknown")),
+            name=plan.base_name, architecture=architecture,
             weights_digest=weights_digest(plan.base), config_digest=config_digest(plan.base),
             tokenizer_digest=tokenizer_digest(plan.base)),
         protected_layers=plan.protected_layers, positions_per_window=plan.positions_per_window,

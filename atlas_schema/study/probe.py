@@ -58,7 +58,11 @@ def load_items(path: Path) -> list[ProbeItem]:
 
 def _lines(path: Path, required: tuple[str, ...], allowed: tuple[str, ...] | None, key: str) -> list[dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
-    for number, line in enumerate(read_bytes(path, "probe file").decode("utf-8").split("\n"), start=1):
+    try:
+        text = read_bytes(path, "probe file").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError("The probe file is not UTF-8.", where=f"{path}, byte {error.start}", found=error.reason) from error
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
@@ -91,7 +95,11 @@ def load_tokenizer(model: Path) -> Tokenizer:
     if not path.is_file():
         raise UsageError("The model has no tokenizer.json.", where=str(model),
                          todo="save the tokenizer with AutoTokenizer.from_pretrained(...).save_pretrained(...)")  # fmt: skip
-    return Tokenizer.from_file(str(path))
+    try:
+        return Tokenizer.from_buffer(read_bytes(path, "tokenizer"))
+    except ValueError as error:
+        raise UsageError("The tokenizer cannot be read.", where=str(path), found=str(error),
+                         todo="save the tokenizer anew, with this or an older version of 'tokenizers'") from error  # fmt: skip
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -24,6 +24,7 @@ from atlas_schema.verify.outcome import ChannelResult, Problem
 
 
 def digest_of(document: Document) -> str:
+    """Return the digest by which a document is cited."""
     return digest_document(document.model_dump(mode="json"))
 
 

@@ -22,6 +22,7 @@ from atlas_schema.measures.drift import Group, require_same_keys, row_name, same
 from atlas_schema.measures.geometry import (
     F64,
     WEIGHT_RULES,
+    Ints,
     ranking,
     routing_weights,
     tangent_squared,
@@ -170,7 +171,11 @@ def check_state(state: Rows, facts: LayerFacts, tolerances: Tolerances, dims: Di
     dispatch = state["dispatch"].astype(np.float64)
     bound = _logit_bound(facts, z, dispatch, facts.unit, tolerances)
     found += first_wrong("ATL-R005", "dispatch scores do not follow from the state", state, dispatch, logits, bound)
-    return found
+    coordinates = np.where(state.valid("g")[:, None], state["g"].astype(np.float64), z * facts.gain)
+    rounding = tolerances.accumulation * facts.unit * np.abs(z * facts.gain)
+    return found + first_wrong(
+        "ATL-R005", "gate coordinates are not state times gain", state, coordinates, z * facts.gain, rounding
+    )
 
 
 def check_routing_against_state(
@@ -188,8 +193,11 @@ def check_routing_against_state(
     inside = np.take_along_axis(dispatch, members, axis=1)
     outside = dispatch.copy()
     np.put_along_axis(outside, members, -np.inf, axis=1)
-    # Equal scores may be broken either way by the kernel that ran: what holds is that no non-member scores higher.
-    fits = (inside.min(axis=1) >= outside.max(axis=1)) | saturated
+    # Equal scores may be broken either way by the kernel that ran: what holds is that no non-member scores higher. Where a
+    # softmax merged two logits (flag `saturated`), the merged probabilities must be equal to within their rounding.
+    gap = np.exp(np.minimum(inside.min(axis=1) - outside.max(axis=1), 0.0))
+    merged = saturated & (1.0 - gap <= tolerances.accumulation * max(facts.unit, tolerances.float32_unit))
+    fits = (inside.min(axis=1) >= outside.max(axis=1)) | merged
     found = first_false(
         "ATL-R006", "a non-member scores higher than a member", state, fits, members, ranking(dispatch)[:, :k]
     )
@@ -204,12 +212,30 @@ def check_routing_against_state(
     scale = tolerances.accumulation * tolerances.float32_unit * np.abs(dispatch).max(axis=1)
     stated = routing["margin"][at].astype(np.float64)
     found += first_wrong("ATL-R006", "the margin is not the difference of the pair", state, stated, margin, scale)
+    found += _check_logit_margin(state, leaves, enters, rival, facts, tolerances)
     if facts.weight_rule in WEIGHT_RULES:
         weights = routing_weights(dispatch, members, facts.weight_rule)
         allowed = tolerances.accumulation * (facts.unit + 2 * tolerances.float32_unit)
         found += first_wrong("ATL-R007", "combine weights do not follow from the scores", state,
                              state["weights"].astype(np.float64), weights, allowed)  # fmt: skip
     return found
+
+
+def _check_logit_margin(
+    state: Rows, leaves: Ints, enters: Ints, rival: npt.NDArray[np.bool_], facts: LayerFacts, tolerances: Tolerances
+) -> list[Violation]:
+    """Check the margin of the same pair on recomputed logits; signed, and absent where there is no competitor (R006)."""
+    z = state["z"].astype(np.float64)
+    logits = (z * facts.gain) @ facts.router.T
+    bound = _logit_bound(facts, z, logits, facts.unit, tolerances)
+    row = np.arange(state.n)
+    expected = np.where(rival, logits[row, leaves] - logits[row, enters], 0.0)
+    allowed = bound[row, leaves] + bound[row, enters]
+    found = first_false(
+        "ATL-R006", "margin_logit and the competitor are not both there", state, state.valid("margin_logit") == rival, rival
+    )
+    stated = state["margin_logit"].astype(np.float64)
+    return found + first_wrong("ATL-R006", "margin_logit does not follow from the state", state, stated, expected, allowed)
 
 
 def check_routing(routing: Rows, dims: Dims) -> list[Violation]:

@@ -214,7 +214,7 @@ def _same(stated: Any, found: Any, relative: float, digits: int) -> bool:
 
 
 def _show(value: Any) -> str:
-    text = json.dumps(value)
+    text = json.dumps(float(f"{value:.9g}") if isinstance(value, float) else value)
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 

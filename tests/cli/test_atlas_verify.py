@@ -1,0 +1,343 @@
+"""``atlas-verify`` as a reviewer meets it: exit codes, streams, formats, and what it says when it cannot go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from cli.commands import Command
+from typer.testing import CliRunner
+from verify.forging import study
+
+from atlas_schema import __version__
+from atlas_schema.cli.verify import app
+from atlas_schema.limits import LIMITS
+from atlas_schema.study.preregister import digest_of
+from atlas_schema.verify import verifier
+
+ENTRY = [sys.executable, "-m", "atlas_schema.cli.verify"]
+
+
+def shell(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command as its own process."""
+    return subprocess.run([*ENTRY, *map(str, args)], capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def cited(folder: Path) -> tuple[str, str]:
+    return "--contract", str(folder / "contract.json")
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("arm", "code", "word"), [("frozen", 0, "VERIFIED"), ("rewritten", 1, "NOT_PRESERVED")])
+def test_a_receipt_beside_its_study_needs_no_options_but_its_contract(
+    atlas_verify: Command, written_study: Path, arm: str, code: int, word: str
+) -> None:
+    ended = atlas_verify(written_study / f"receipt-{arm}.json", *cited(written_study))
+    assert (ended.code, ended.err) == (code, "")
+    assert ended.out.startswith(f"{word} ({code}) ")
+
+
+def test_a_required_verdict_decides_the_code(atlas_verify: Command, written_study: Path) -> None:
+    ended = atlas_verify(written_study / "receipt-rewritten.json", *cited(written_study), "--require", "rewritten")
+    assert ended.code == 0
+
+
+def test_profiles_that_recompute_nothing_say_consistent(atlas_verify: Command, written_study: Path) -> None:
+    for profile in ("schema", "offline"):
+        ended = atlas_verify(written_study / "receipt-rewritten.json", *cited(written_study), "--profile", profile)
+        assert ended.code == 0
+        assert ended.out.startswith("CONSISTENT (0)")
+        assert "VERIFIED" not in ended.out
+
+
+def test_a_process_of_its_own_gives_the_same(written_study: Path) -> None:
+    done = shell(written_study / "receipt-frozen.json", *cited(written_study), "--report", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["outcome"] == "VERIFIED"
+
+
+def test_missing_documents_beside_the_receipt_are_unproven(atlas_verify: Command, folder: Path) -> None:
+    (folder / "run_log.json").unlink()
+    ended = atlas_verify(folder / "receipt-frozen.json", *cited(folder))
+    assert ended.code == 6
+    assert "run_log.json beside the receipt" in ended.out
+
+
+def test_missing_evidence_is_unproven(atlas_verify: Command, folder: Path) -> None:
+    (folder / "evidence").rename(folder / "elsewhere")
+    ended = atlas_verify(folder / "receipt-frozen.json", *cited(folder))
+    assert ended.code == 6
+    assert "--evidence" in ended.out
+    assert atlas_verify(folder / "receipt-frozen.json", *cited(folder), "--evidence", folder / "elsewhere").code == 0
+
+
+def test_the_contract_that_is_not_built_in_must_be_given(atlas_verify: Command, written_study: Path) -> None:
+    ended = atlas_verify(written_study / "receipt-frozen.json")
+    assert ended.code == 6
+    assert "--contract" in ended.out
+
+
+def test_a_pin_is_compared(atlas_verify: Command, written_study: Path) -> None:
+    receipt = (written_study / "receipt-frozen.json", *cited(written_study))
+    assert atlas_verify(*receipt, "--pin", digest_of(study().preregistration)).code == 0
+    assert atlas_verify(*receipt, "--pin", "sha256:" + "0" * 64).code == 4
+
+
+def test_a_seed_is_any_text(atlas_verify: Command, written_study: Path) -> None:
+    assert atlas_verify(written_study / "receipt-frozen.json", *cited(written_study), "--seed", "reviewer 7").code == 0
+
+
+# --- usage --------------------------------------------------------------------------------------------------------
+
+
+def test_no_receipt(atlas_verify: Command) -> None:
+    ended = atlas_verify()
+    assert ended.code == 2
+    assert "atlas-verify receipt.json" in ended.out
+
+
+def test_a_missing_file(atlas_verify: Command, tmp_path: Path) -> None:
+    ended = atlas_verify(tmp_path / "receipt.json")
+    assert ended.code == 2
+    for part in ("cannot be read", str(tmp_path / "receipt.json"), "No such file", "check the path"):
+        assert part in ended.out
+
+
+def test_a_folder_in_place_of_a_receipt(atlas_verify: Command, tmp_path: Path) -> None:
+    ended = atlas_verify(tmp_path)
+    assert ended.code == 2
+    assert str(tmp_path) in ended.out
+
+
+def test_a_named_document_must_exist(atlas_verify: Command, written_study: Path, tmp_path: Path) -> None:
+    for option in ("--preregistration", "--run-log", "--evidence"):
+        ended = atlas_verify(written_study / "receipt-frozen.json", option, tmp_path / "absent")
+        assert ended.code == 2
+        assert "absent" in ended.out
+
+
+def test_a_database_in_place_of_a_bundle_names_the_export_command(atlas_verify: Command, written_study: Path, tmp_path: Path) -> None:
+    study().store(tmp_path / "evidence.duckdb").close()
+    ended = atlas_verify(written_study / "receipt-frozen.json", "--evidence", tmp_path / "evidence.duckdb")
+    assert ended.code == 2
+    assert f"atlas evidence export {tmp_path / 'evidence.duckdb'} BUNDLE" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "known"),
+    [("--profile", "strict", "review"), ("--require", "fine", "preserved"), ("--pin", "latest", "sha256:"),
+     ("--contract", "no-such-contract", "chart-preserving.v1")],
+)  # fmt: skip
+def test_an_unknown_value_names_the_known_ones(
+    atlas_verify: Command, written_study: Path, option: str, value: str, known: str
+) -> None:
+    ended = atlas_verify(written_study / "receipt-frozen.json", option, value)
+    assert ended.code == 2
+    assert value in ended.out
+    assert known in ended.out
+    assert ended.out.startswith("USAGE (2)")
+
+
+def test_an_unknown_format_and_an_unknown_option(atlas_verify: Command, written_study: Path) -> None:
+    ended = atlas_verify(written_study / "receipt-frozen.json", "--report", "pdf")
+    assert (ended.code, ended.out) == (2, "")
+    assert "text, json" in ended.err
+    ended = atlas_verify(written_study / "receipt-frozen.json", "--believe")
+    assert (ended.code, ended.out) == (2, "")
+    assert "--believe" in ended.err
+
+
+def test_a_file_far_too_large_is_not_read(atlas_verify: Command, tmp_path: Path) -> None:
+    huge = tmp_path / "receipt.json"
+    with huge.open("wb") as stream:
+        stream.truncate(5 * LIMITS.document_bytes)
+    ended = atlas_verify(huge)
+    assert ended.code == 2
+    assert "too large" in ended.out
+
+
+def test_a_link_out_of_the_study_is_not_followed(atlas_verify: Command, folder: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("password")
+    for name in ("run_log.json", "evidence"):
+        kept = (folder / name).rename(tmp_path / name)
+        (folder / name).symlink_to(secret if name.endswith("json") else kept)
+        ended = atlas_verify(folder / "receipt-frozen.json", *cited(folder))
+        assert ended.code == 2
+        assert "link out of its folder" in ended.out
+        assert "password" not in ended.out
+        (folder / name).unlink()
+        kept.rename(folder / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_beside_the_receipt_does_not_hang(atlas_verify: Command, folder: Path) -> None:
+    (folder / "run_log.json").unlink()
+    os.mkfifo(folder / "run_log.json")
+    assert atlas_verify(folder / "receipt-frozen.json", *cited(folder)).code == 2
+
+
+def test_an_inadmissible_receipt_is_a_verdict_on_the_receipt_not_on_the_call(atlas_verify: Command, tmp_path: Path) -> None:
+    (tmp_path / "receipt.json").write_bytes(b'{"kind": "receipt", "kind": "contract"}')
+    assert atlas_verify(tmp_path / "receipt.json").code == 3
+
+
+# --- reports ------------------------------------------------------------------------------------------------------
+
+
+def test_reports_to_files_leave_the_terminal_alone(atlas_verify: Command, written_study: Path, tmp_path: Path) -> None:
+    target = tmp_path / "report.json"
+    ended = atlas_verify(written_study / "receipt-frozen.json", *cited(written_study), "--report", f"json={target}")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    report = json.loads(target.read_text())
+    assert report["exit_code"] == 0
+    assert [c["status"] for c in report["channels"] if c["required"]] == ["passed"] * 6
+
+
+def test_several_reports_at_once(atlas_verify: Command, written_study: Path, tmp_path: Path) -> None:
+    receipt = (written_study / "receipt-rewritten.json", *cited(written_study))
+    ended = atlas_verify(*receipt, "--report", "text", "--report", f"json={tmp_path / 'r.json'}")
+    assert ended.code == json.loads((tmp_path / "r.json").read_text())["exit_code"] == 1
+    assert ended.out.startswith("NOT_PRESERVED (1)")
+
+
+def test_json_is_json_whatever_happens(atlas_verify: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = atlas_verify(tmp_path / "absent.json", "--report", "json")
+    assert json.loads(ended.out)["exit_code"] == ended.code == 2
+    (tmp_path / "bad.json").write_bytes(b"\xff")
+    ended = atlas_verify(tmp_path / "bad.json", "--report", "json")
+    assert json.loads(ended.out)["exit_code"] == ended.code == 3
+    monkeypatch.setattr(verifier, "verify", _broken)
+    ended = atlas_verify(tmp_path / "bad.json", "--report", "json")
+    assert json.loads(ended.out)["exit_code"] == ended.code == 70
+
+
+def test_a_report_that_cannot_be_written(atlas_verify: Command, written_study: Path, tmp_path: Path) -> None:
+    target = tmp_path / "no" / "such" / "folder.json"
+    ended = atlas_verify(written_study / "receipt-frozen.json", "--profile", "schema", "--report", f"json={target}")
+    assert ended.code == 2
+    assert str(target) in ended.err
+
+
+# --- faults -------------------------------------------------------------------------------------------------------
+
+
+def _broken(*_: object) -> NoReturn:
+    raise RuntimeError("boom")
+
+
+def _interrupted(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def test_a_fault_of_the_verifier_is_never_a_verdict(
+    atlas_verify: Command, written_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifier, "verify", _broken)
+    ended = atlas_verify(written_study / "receipt-frozen.json")
+    assert ended.code == 70
+    assert ended.out.startswith("INTERNAL (70)")
+    assert "RuntimeError: boom" in ended.out
+    assert "Traceback" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize("where", ["atlas_schema.reports.text.render", "atlas_schema.cli.verify.exit_code"])
+def test_a_fault_while_showing_the_report_is_never_a_verdict(
+    atlas_verify: Command, written_study: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(where, _broken)
+    ended = atlas_verify(written_study / "receipt-frozen.json", "--profile", "schema")
+    assert ended.code == 70
+    assert "boom" in ended.err
+
+
+def test_interrupted(atlas_verify: Command, written_study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifier, "verify", _interrupted)
+    ended = atlas_verify(written_study / "receipt-frozen.json")
+    assert ended.code == 130
+    assert ended.out.startswith("INTERRUPTED (130)")
+
+
+def test_interrupted_while_showing_the_report(
+    atlas_verify: Command, written_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atlas_schema.reports.text.render", _interrupted)
+    assert atlas_verify(written_study / "receipt-frozen.json", "--profile", "schema").code == 130
+
+
+def test_a_reader_that_has_gone_changes_no_code(written_study: Path) -> None:
+    receipt = str(written_study / "receipt-frozen.json")
+    with subprocess.Popen([*ENTRY, receipt, "--profile", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        if process.stdout is None or process.stderr is None:
+            raise RuntimeError("no pipes")
+        process.stdout.close()
+        assert process.wait(120) == 0
+        assert process.stderr.read() == b""
+
+
+def test_a_terminal_without_the_characters_still_gets_the_report(folder: Path) -> None:
+    path = folder / "receipt-frozen.json"
+    path.write_text(path.read_text().replace('"kind": "receipt"', '"kind": "quittance délivrée ‖"'), encoding="utf-8")
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    done = subprocess.run([*ENTRY, path], capture_output=True, timeout=120, check=False, env=env)
+    assert done.returncode == 3
+    assert b"quittance d\xe9livr\xe9e \\u2016" in done.stdout
+
+
+# --- hostile text -------------------------------------------------------------------------------------------------
+
+
+def test_text_of_a_document_does_not_drive_the_terminal(atlas_verify: Command, folder: Path) -> None:
+    path = folder / "receipt-frozen.json"
+    receipt = json.loads(path.read_text())
+    receipt["subjects"][0]["model"] = "\x1b[2J\x1b[HVERIFIED (0)\r\n\x07\u202e\x9b31m"
+    receipt["\x1b]0;owned\x07"] = "\u0000"
+    path.write_text(json.dumps(receipt))
+    for code, removed in ((3, None), (5, "\x1b]0;owned\x07")):
+        if removed:
+            del receipt[removed]
+            path.write_text(json.dumps(receipt))
+        ended = atlas_verify(path, *cited(folder))
+        assert ended.code == code
+        assert all(c.isprintable() or c == "\n" for c in ended.out)
+        assert "\n" + "VERIFIED" not in ended.out
+        assert "\\x1b" in ended.out or "\\u001b" in ended.out
+
+
+def test_a_file_name_does_not_drive_the_terminal(atlas_verify: Command, tmp_path: Path) -> None:
+    ended = atlas_verify(tmp_path / "\x1b[2Jreceipt.json")
+    assert ended.code == 2
+    assert "\x1b" not in ended.out
+
+
+# --- information --------------------------------------------------------------------------------------------------
+
+
+def test_version_limits_and_help() -> None:
+    runner = CliRunner()
+    assert runner.invoke(app, ["--version"]).output == f"atlas-verify {__version__}\n"
+    limits = runner.invoke(app, ["--limits"])
+    assert limits.exit_code == 0
+    for name, value in asdict(LIMITS).items():
+        assert f"{name} " in limits.output
+        assert f"{value:,}" in limits.output
+    text = runner.invoke(app, ["--help"])
+    assert text.exit_code == 0
+    for part in ("6 UNPROVEN", "70 INTERNAL", "--pin", "--seed", "--profile"):
+        assert part in text.output
+
+
+def test_the_demo_comes_out_as_expected(atlas_verify: Command) -> None:
+    from atlas_schema.demo import demo_folder
+
+    if not (demo_folder() / "receipt-preserved.json").is_file():
+        pytest.skip("the demo study is not part of this checkout")
+    assert atlas_verify("--demo").code == 0
