@@ -12,9 +12,9 @@ import pytest
 from naive.measures import cluster_sums, damage_sums
 from naive.rows import read_rows
 
-from atlas_schema.cli.verify import load
 from atlas_schema.demo import CASES, demo_folder
 from atlas_schema.study.identity import config_digest, tokenizer_digest, weights_digest
+from atlas_schema.verify.loading import load
 from atlas_schema.verify.outcome import exit_code
 from atlas_schema.verify.verifier import Options, verify
 
@@ -37,7 +37,13 @@ def test_each_receipt_comes_out_as_the_table_says(name: str) -> None:
 
 
 def test_the_study_has_every_verdict() -> None:
-    assert {e["verdict"] for e in EXPECTED.values()} == {"preserved", "rewritten", "damaged", "unmatched", "undetermined"}
+    assert {e["verdict"] for e in EXPECTED.values()} == {
+        "preserved",
+        "rewritten",
+        "damaged",
+        "unmatched",
+        "undetermined",
+    }
 
 
 @pytest.mark.parametrize(("name", "code"), [(case[0], case[1]) for case in CASES])
@@ -48,11 +54,15 @@ def test_demo_pair(name: str, code: int) -> None:
 @pytest.mark.parametrize("folder", [demo_folder(), FIXTURES / "study-few"])
 def test_naive_loops_give_the_stated_sums_on_real_evidence(folder: Path) -> None:
     receipt = json.loads((folder / "receipt-preserved.json").read_text(encoding="utf-8"))
-    rows = {name: read_rows(folder / "evidence" / f"{name}.parquet") for name in ("state", "update", "window", "output")}
+    rows = {
+        name: read_rows(folder / "evidence" / f"{name}.parquet") for name in ("state", "update", "window", "output")
+    }
     for arm in receipt["findings"]["arms"]:
         run = f"arm:{arm['arm']}"
         for cell in arm["cells"]:
-            sums = cluster_sums(rows["state"], rows["update"], rows["window"], run, cell["layer"])[cell["definition"], cell["form"]]
+            sums = cluster_sums(rows["state"], rows["update"], rows["window"], run, cell["layer"])[
+                cell["definition"], cell["form"]
+            ]
             numerator, denominator = (sum(pair[i] for pair in sums.values()) for i in (0, 1))
             assert cell["numerator"] == pytest.approx(numerator, rel=1e-8, abs=1e-12)
             assert cell["denominator"] == pytest.approx(denominator, rel=1e-8)

@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from atlas_schema.errors import AtlasError, UsageError
 from atlas_schema.verify.outcome import PROFILES, Code, Report, exit_code
 
 if TYPE_CHECKING:
-    from atlas_schema.verify.verifier import Options, Submission
+    from atlas_schema.verify.verifier import Options
 
 EPILOG = (
     "Exit codes: 0 VERIFIED (or CONSISTENT), 1 NOT_PRESERVED, 2 USAGE, 3 INADMISSIBLE, 4 TAMPERED, 5 DIVERGED, "
@@ -79,6 +79,8 @@ def _run(
     outcome = Report(name, profile=profile, required=PROFILES.get(profile, ()))
     try:
         options = _options(profile, require, pin, seed)
+        from atlas_schema.verify.loading import load
+
         submission = load(receipt, evidence, contract, preregistration, run_log)
         from atlas_schema.verify.verifier import verify as run_verifier
 
@@ -103,77 +105,6 @@ def _options(profile: str, require: str, pin: str | None, seed: str | None) -> O
     if pin is not None and not (pin.startswith("sha256:") and len(pin) == 71):
         raise UsageError("--pin is not a digest.", found=pin, expected="sha256: and 64 hexadecimal digits")
     return Options(profile, require, pin, None if seed is None else hashlib.sha256(seed.encode()).digest())
-
-
-def load(
-    receipt: Path | None, evidence: Path | None = None, contract: str | None = None, preregistration: Path | None = None,
-    run_log: Path | None = None,
-) -> Submission:  # fmt: skip
-    """Collect the files of a submission. What lies beside the receipt may be absent; what is named must exist."""
-    from atlas_schema.study.contracts import load_contract
-    from atlas_schema.verify.verifier import Submission
-
-    if receipt is None:
-        raise UsageError("No receipt was named.", todo="atlas-verify receipt.json, or atlas-verify --demo")
-    raw = _bytes(receipt)
-    folder = receipt.parent
-    contract_bytes = None
-    if contract is not None:
-        contract_bytes = (
-            _bytes(Path(contract)) if Path(contract).exists() else load_contract(contract).model_dump_json().encode()
-        )
-    bundle = evidence or _inside(folder, "evidence")
-    opener = None
-    if bundle is not None:
-        if not bundle.is_dir():
-            _refuse_file(bundle)
-
-        def opener() -> ParquetBundle:
-            return ParquetBundle(bundle)
-
-        from atlas_schema.evidence.bundle import ParquetBundle
-    return Submission(
-        str(receipt), raw, _beside(preregistration, folder, "preregistration.json"),
-        _beside(run_log, folder, "run_log.json"), contract_bytes, opener,
-    )  # fmt: skip
-
-
-def _refuse_file(path: Path) -> NoReturn:
-    if path.exists():
-        raise UsageError("Evidence is verified from a Parquet bundle, not from a single file.", where=str(path),
-                         expected="a folder of Parquet files",
-                         todo=f"atlas evidence export {path} BUNDLE, then --evidence BUNDLE")  # fmt: skip
-    raise UsageError("There is no evidence here.", where=str(path), todo="check the path given with --evidence")
-
-
-def _beside(named: Path | None, folder: Path, name: str) -> bytes | None:
-    if named is not None:
-        return _bytes(named)
-    default = _inside(folder, name)
-    return None if default is None else _bytes(default)
-
-
-def _inside(folder: Path, name: str) -> Path | None:
-    """Return what lies beside the receipt under a name. A link out of the study's folder is refused: its author chose it."""
-    path = folder / name
-    if not path.exists() and not path.is_symlink():
-        return None
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise UsageError("What lies beside the receipt is a link out of its folder.", where=str(path),
-                         found=str(path.resolve()), todo="name the file yourself if you trust where it points")  # fmt: skip
-    if not (path.is_file() or path.is_dir()):
-        raise UsageError("What lies beside the receipt is neither file nor folder.", where=str(path))
-    return path
-
-
-def _bytes(path: Path) -> bytes:
-    from atlas_schema.files import read_bytes
-    from atlas_schema.limits import LIMITS
-
-    if path.is_file() and path.stat().st_size > 4 * LIMITS.document_bytes:
-        raise UsageError("This file is far too large to be a document.", where=str(path),
-                         found=f"{path.stat().st_size} bytes", expected=f"at most {LIMITS.document_bytes} bytes")  # fmt: skip
-    return read_bytes(path, "document")
 
 
 def _targets(wanted: list[str]) -> list[tuple[str, Path | None]]:

@@ -22,8 +22,8 @@ def demo_folder() -> Path:
 
 def run_demo(say: Callable[[str], None]) -> int:
     """Verify both receipts, print both reports, and return 0 iff both come out as expected, else 70."""
-    from atlas_schema.cli.verify import load
     from atlas_schema.reports.text import render
+    from atlas_schema.verify.loading import load
     from atlas_schema.verify.verifier import Options, verify
 
     fine = True

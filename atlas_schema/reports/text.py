@@ -92,7 +92,11 @@ def _problems(report: Report, result: ChannelResult) -> list[str]:
     for problem in result.problems[:SHOWN]:
         lines += ["", *problem_lines(report.document, problem)]
     hidden = len(result.problems) - SHOWN
-    return [*lines, "", f"... and {hidden} more in channel {result.channel.value}; --report json lists them"] if hidden > 0 else lines
+    return (
+        [*lines, "", f"... and {hidden} more in channel {result.channel.value}; --report json lists them"]
+        if hidden > 0
+        else lines
+    )
 
 
 def problem_lines(document: str, problem: Problem) -> list[str]:

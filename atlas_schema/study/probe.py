@@ -61,7 +61,9 @@ def _lines(path: Path, required: tuple[str, ...], allowed: tuple[str, ...] | Non
     try:
         text = read_bytes(path, "probe file").decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError("The probe file is not UTF-8.", where=f"{path}, byte {error.start}", found=error.reason) from error
+        raise UsageError(
+            "The probe file is not UTF-8.", where=f"{path}, byte {error.start}", found=error.reason
+        ) from error
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue

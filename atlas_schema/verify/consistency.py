@@ -88,10 +88,8 @@ def _plan_faults(plan: Preregistration, contract: Contract) -> Iterator[tuple[tu
         (("arms",), [a.name for a in plan.arms]), (("protected_layers",), list(plan.protected_layers)),
     )  # fmt: skip
     for at, names in unique:
-        if (
-            (names != sorted(set(names), key=lambda n: (str(type(n)), n))
-            and at != ("arms",))
-            or len(set(names)) != len(names)
+        if (names != sorted(set(names), key=lambda n: (str(type(n)), n)) and at != ("arms",)) or len(set(names)) != len(
+            names
         ):
             yield (
                 at,

@@ -232,10 +232,16 @@ def _check_logit_margin(
     expected = np.where(rival, logits[row, leaves] - logits[row, enters], 0.0)
     allowed = bound[row, leaves] + bound[row, enters]
     found = first_false(
-        "ATL-R006", "margin_logit and the competitor are not both there", state, state.valid("margin_logit") == rival, rival
+        "ATL-R006",
+        "margin_logit and the competitor are not both there",
+        state,
+        state.valid("margin_logit") == rival,
+        rival,
     )
     stated = state["margin_logit"].astype(np.float64)
-    return found + first_wrong("ATL-R006", "margin_logit does not follow from the state", state, stated, expected, allowed)
+    return found + first_wrong(
+        "ATL-R006", "margin_logit does not follow from the state", state, stated, expected, allowed
+    )
 
 
 def check_routing(routing: Rows, dims: Dims) -> list[Violation]:
