@@ -117,6 +117,7 @@ def small(**changes: Any) -> Settings:
     """Return settings of a smaller world: 60 clusters in three domains, enough of them for decisions."""
     defaults: dict[str, Any] = {
         "clusters": (("code", 20), ("legal", 20), ("medical", 20)), "items": 60, "double_windows": 2,
+        "damage_tolerance_nats": 0.1,
         "bootstrap": {"resamples": 400, "min_clusters": 20},
     }  # fmt: skip
     return Settings(**{**defaults, **changes})
@@ -600,7 +601,7 @@ def contract_json(s: Settings) -> dict[str, Any]:
     """Return the contract of a simulated study as JSON."""
     bootstrap = {
         "resamples": 1000, "alpha": 0.025, "batches": 20, "monte_carlo_errors": 4.0, "min_clusters": 50,
-        "min_clusters_per_stratum": 5, "rare_event_clusters": 10, "rationale": "small enough for tests", **s.bootstrap,
+        "min_clusters_per_stratum": 5, "rare_event_clusters": 10, "rare_event_resolution": 1e-6, "rationale": "small enough for tests", **s.bootstrap,
     }  # fmt: skip
     return {
         "kind": "contract", "schema_version": "1.0", "id": "simulated.v1", "title": "A contract for simulated studies",

@@ -21,10 +21,31 @@ ROOT = Path(__file__).parents[1]
 CORE = ROOT / "atlas_schema"
 EXTRACTORS = ROOT / "extractors" / "atlas_extractors"
 SHIPPED = sorted([*CORE.rglob("*.py"), *EXTRACTORS.rglob("*.py"), *(ROOT / "contracts").rglob("*.py")])
-MODULES = sorted(".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in CORE.rglob("*.py"))
+MODULES = sorted(
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in CORE.rglob("*.py")
+)
 HEAVY = ("torch", "transformers", "safetensors", "tokenizers", "matplotlib", "pandas", "peft")
-NETWORK = ("http.client", "urllib.request", "requests", "urllib3", "httpx", "aiohttp", "asyncio", "ftplib", "smtplib", "xmlrpc")
-TRUSTED = ("verify", "measures", "verdict", "evidence/digest.py", "evidence/columns.py", "evidence/source.py", "canonical.py")
+NETWORK = (
+    "http.client",
+    "urllib.request",
+    "requests",
+    "urllib3",
+    "httpx",
+    "aiohttp",
+    "asyncio",
+    "ftplib",
+    "smtplib",
+    "xmlrpc",
+)
+TRUSTED = (
+    "verify",
+    "measures",
+    "verdict",
+    "evidence/digest.py",
+    "evidence/columns.py",
+    "evidence/source.py",
+    "canonical.py",
+)
 """What decides a verdict: reading, digests, measures, bootstrap, predicates, rules."""
 
 
@@ -52,7 +73,9 @@ print()
 print(json.dumps(lint_imports(no_cache=True)))
 """
     pytest.importorskip("importlinter")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "0", done.stdout
 
@@ -86,7 +109,15 @@ print(json.dumps(sorted(sys.modules)))
 
 def test_importing_the_package_is_cheap() -> None:
     loaded = python("import json, sys, atlas_schema; print(json.dumps(sorted(sys.modules)))")
-    assert {m.split(".")[0] for m in loaded} & {"numpy", "polars", "pyarrow", "duckdb", "pydantic", "typer", *HEAVY} == set()
+    assert {m.split(".")[0] for m in loaded} & {
+        "numpy",
+        "polars",
+        "pyarrow",
+        "duckdb",
+        "pydantic",
+        "typer",
+        *HEAVY,
+    } == set()
 
 
 GUARDED = """
@@ -191,7 +222,9 @@ def code_lines(path: Path) -> int:
 
 
 def test_what_decides_a_verdict_can_be_read_in_an_afternoon() -> None:
-    files = [p for part in TRUSTED for p in ([CORE / part] if part.endswith(".py") else sorted((CORE / part).rglob("*.py")))]
+    files = [
+        p for part in TRUSTED for p in ([CORE / part] if part.endswith(".py") else sorted((CORE / part).rglob("*.py")))
+    ]
     assert sum(map(code_lines, files)) < 3000
 
 

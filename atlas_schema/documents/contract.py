@@ -55,6 +55,9 @@ class Bootstrap(Document):
     min_clusters: Positive
     min_clusters_per_stratum: Positive
     rare_event_clusters: Positive
+    rare_event_resolution: Annotated[
+        Share, Field(description="a per-cluster mean at or below this is no event; it widens the exact bound by itself")
+    ]
     rationale: Line
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
@@ -30,6 +31,8 @@ MODELS: dict[str, type[Document]] = {
 }
 """Every document kind that this version reads."""
 
+MOST_ERRORS = 1000
+"""Violations of the schema that are collected of one document."""
 SCHEMA_ID = "https://atlas-schema.invalid/schema.json"
 """Identifies the schema; nothing is fetched from it."""
 
@@ -107,6 +110,10 @@ def _validator(kind: str) -> Any:
 
 
 def schema_errors(value: Any, kind: str) -> list[tuple[tuple[str | int, ...], str]]:
-    """Validate a parsed document against the shipped schema; return (path, message) of every violation."""
-    found = [(tuple(error.absolute_path), str(error.message)) for error in _validator(kind).iter_errors(value)]
+    """Validate a parsed document against the shipped schema; return (path, message) of the first violations.
+
+    They are bounded: each quotes what it found, and a document can be made to violate the schema a million times.
+    """
+    errors = islice(_validator(kind).iter_errors(value), MOST_ERRORS)
+    found = [(tuple(error.absolute_path), str(error.message)) for error in errors]
     return sorted(found, key=lambda pair: [str(part) for part in pair[0]])

@@ -22,7 +22,6 @@ from atlas_schema.limits import LIMITS, Limits
 if TYPE_CHECKING:
     from atlas_schema.evidence.store import EvidenceStore
 
-
 class ParquetBundle:
     """A folder ``TABLE.parquet``. Implements `EvidenceSource`.
 
@@ -124,7 +123,7 @@ def export_bundle(store: EvidenceStore, folder: Path) -> None:
 
 def import_bundle(folder: Path, database: Path, preregistration_digest: str) -> None:
     """Load a bundle into a new store. The content, and so every digest, stays the same."""
-    from atlas_schema.evidence.store import EvidenceStore
+    from atlas_schema.evidence.store import EvidenceStore  # reading a bundle needs no database
 
     bundle = ParquetBundle(folder)
     if database.exists():
@@ -166,16 +165,18 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise EvidenceError("This Parquet file cannot be read.", where=str(path), found=str(error).splitlines()[0],
+        raise EvidenceError("This Parquet file cannot be read.", where=str(path), found=str(error).partition("\n")[0],
                             todo="it is truncated or damaged: obtain the bundle again") from error  # fmt: skip
 
 
 def _decoded(path: Path, file: pq.ParquetFile, group: int, columns: list[str] | None = None) -> pa.Table:
     try:
-        return file.read_row_group(group, columns=columns, use_threads=False)
+        rows = file.read_row_group(group, columns=columns, use_threads=False)
+        rows.validate(full=True)  # text is UTF-8 and lists lie inside their values: Arrow does not look by itself
+        return rows
     except (pa.ArrowException, OSError, ValueError) as error:
         raise EvidenceError("This Parquet file cannot be decoded.", where=f"{path}, row group {group}",
-                            found=str(error).splitlines()[0], todo="it is damaged: obtain the bundle again") from error  # fmt: skip
+                            found=str(error).partition("\n")[0], todo="it is damaged: obtain the bundle again") from error  # fmt: skip
 
 
 def _dims(folder: Path, schemas: dict[str, pa.Schema], limits: Limits) -> Dims:

@@ -113,13 +113,18 @@ def _without_bootstrap(n: F64, d: F64, s: Statistic, rule: Bootstrap, arms: int)
 
 
 def _rare(plain: Interval, n: F64, d: F64, s: Statistic, rule: Bootstrap, arms: int) -> Interval:
-    """Bound a rare event exactly: Clopper-Pearson on the share of affected clusters, at the weight of the largest one."""
+    """Bound a rare event exactly: Clopper-Pearson on the share of affected clusters, at the weight of the largest one.
+
+    A cluster whose mean is at or below the resolution (rounding noise) is no event: together such clusters can add at
+    most the resolution itself to the mean.
+    """
+    events = int((n > rule.rare_event_resolution * d).sum())
     weight = plain.clusters * float(d.max()) / float(d.sum())
     upper, strict = (
-        min(1.0, clopper_pearson_upper(plain.nonzero, plain.clusters, a) * weight)
+        min(1.0, clopper_pearson_upper(events, plain.clusters, a) * weight + rule.rare_event_resolution)
         for a in (rule.alpha, rule.alpha / arms)
     )
-    return replace(plain, method="rare_events", reason=f"{plain.nonzero} clusters are not zero: exact binomial bound",
+    return replace(plain, method="rare_events", reason=f"{events} clusters above resolution: exact binomial bound",
                    lower=0.0, upper=upper, strict_lower=0.0, strict_upper=strict)  # fmt: skip
 
 

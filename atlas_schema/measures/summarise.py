@@ -259,7 +259,7 @@ def _mirrored(e: Estimate) -> Estimate:
     def flip(value: float | None) -> float | None:
         return None if value is None else 1.0 - value
 
-    return Estimate(flip(e.value), e.method, e.reason.replace("not zero", "below one"), e.clusters, e.nonzero, flip(e.upper),
+    return Estimate(flip(e.value), e.method, e.reason.replace("above resolution", "below one"), e.clusters, e.nonzero, flip(e.upper),
                     flip(e.lower), None, None, e.error, flip(e.strict_upper), flip(e.strict_lower))  # fmt: skip
 
 

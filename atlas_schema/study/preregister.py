@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,15 +75,11 @@ def preregister(plan: Plan) -> Preregistration:
         positions_for(digest, len(tokens), plan.positions_per_window, plan.first_allowed_position)
         windows.append(Window(window_id=w.window_id, cluster_id=w.cluster_id, domain=w.domain, split=_split(w.split),
                               n_bytes=len(w.text.encode()), n_tokens=len(tokens), token_digest=digest))  # fmt: skip
-    shared = {w.cluster_id for w in windows} & set(plan.pilot.clusters if plan.pilot else ())
-    if shared:
-        raise UsageError("The pilot and the study share text.", where=str(plan.windows), expected="no document in both",
-                         found=f"{len(shared)} documents, first {min(shared)}",
-                         todo="calibrate on other documents than the study measures")  # fmt: skip
     items = tuple(
         Item(item_id=i.item_id, digest=item_digest(encode(tokenizer, i.prompt), encode(tokenizer, i.answer)))
         for i in load_items(plan.task)
     )
+    _require_distinct(plan, windows, items)
     return Preregistration(
         kind="preregistration", schema_version="1.0", study=plan.study, created=now(),
         contract=DocumentReference(id=plan.contract.id, digest=contract_digest(plan.contract)),
@@ -100,6 +97,22 @@ def preregister(plan: Plan) -> Preregistration:
             runs=1 + len(plan.contract.nuisances) + len(plan.arms), layers=len(plan.protected_layers),
             positions=plan.positions_per_window, lengths=[w.n_tokens for w in windows], items=len(items)), notes=plan.notes,
     )  # fmt: skip
+
+
+def _require_distinct(plan: Plan, windows: Sequence[Window], items: Sequence[Item]) -> None:
+    """Refuse text that would count twice, and text that thresholds were already tuned on."""
+    shared = {w.cluster_id for w in windows} & set(plan.pilot.clusters if plan.pilot else ())
+    if shared:
+        raise UsageError("The pilot and the study share text.", where=str(plan.windows), expected="no document in both",
+                         found=f"{len(shared)} documents, first {min(shared)}",
+                         todo="calibrate on other documents than the study measures")  # fmt: skip
+    named = ((plan.windows, [(w.token_digest, w.window_id) for w in windows]), (plan.task, [(i.digest, i.item_id) for i in items]))
+    for path, entries in named:
+        first: dict[str, str] = {}
+        for digest, name in entries:
+            if first.setdefault(digest, name) != name:
+                raise UsageError("The same tokens stand under two names.", where=str(path), found=f"{first[digest]} and {name}",
+                                 todo="remove one: text that counts twice makes every interval too narrow")  # fmt: skip
 
 
 def write_preregistration(plan: Plan, target: Path) -> Preregistration:

@@ -97,6 +97,12 @@ def _plan_faults(plan: Preregistration, contract: Contract) -> Iterator[tuple[tu
                 f"{len(names)} entries",
                 f"{len(set(names))} distinct, sorted",
             )
+    windows, items = [w.token_digest for w in plan.windows], [i.digest for i in plan.task.items]
+    for at, digests in ((("windows",), windows), (("task", "items"), items)):
+        if len(set(digests)) != len(digests):
+            # One text under many names would count as many clusters or items, and every interval would be too narrow.
+            yield (at, "The same tokens stand under several names.", f"{len(digests)} entries",
+                   f"{len(set(digests))} distinct")  # fmt: skip
     domain: dict[str, str] = {}
     for i, w in enumerate(plan.windows):
         if domain.setdefault(w.cluster_id, w.domain) != w.domain:

@@ -14,7 +14,9 @@ from atlas_schema.cli import atlas, verify
 from atlas_schema.files import document_text
 
 
-def _command(main: Callable[[], None], name: str, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> Command:
+def _command(
+    main: Callable[[], None], name: str, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch
+) -> Command:
     def run(*args: str | Path) -> Ended:
         patch.setattr("sys.argv", [name, *map(str, args)])
         capsys.readouterr()

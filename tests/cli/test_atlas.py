@@ -93,7 +93,12 @@ def test_a_preregistration_is_complete_and_admitted(atlas_command: Command, argu
     assert chain_faults(log) == []
     assert [(s.step, s.outputs[0].digest) for s in log.steps] == [("declare", digest_of(plan))]
     assert plan.created <= log.steps[0].time
-    assert {p.name for p in target.parent.iterdir()} == {"preregistration.json", "run_log.json", "windows.jsonl", "task.jsonl"}
+    assert {p.name for p in target.parent.iterdir()} == {
+        "preregistration.json",
+        "run_log.json",
+        "windows.jsonl",
+        "task.jsonl",
+    }
     assert digest_bytes((target.parent / "windows.jsonl").read_bytes()) == plan.probe.digest
     assert plan.arms[0].chart_preserving
     assert [w.n_tokens for w in plan.windows] == [w.n_bytes for w in plan.windows]
@@ -147,8 +152,14 @@ def test_a_probe_file_that_cannot_be_used_is_named_with_its_line(
     assert str(path) in ended.err
 
 
-def test_probe_rows_that_nobody_reads_or_that_stand_twice(atlas_command: Command, arguments: dict[str, str | Path]) -> None:
-    for rows, part in (([window(0, note="x")], "note"), ([window(0), window(0)], "w0"), ([window(0, split="train")], "train")):
+def test_probe_rows_that_nobody_reads_or_that_stand_twice(
+    atlas_command: Command, arguments: dict[str, str | Path]
+) -> None:
+    for rows, part in (
+        ([window(0, note="x")], "note"),
+        ([window(0), window(0)], "w0"),
+        ([window(0, split="train")], "train"),
+    ):
         lines(Path(arguments["--windows"]), rows)
         ended = atlas_command(*flat(arguments))
         assert ended.code == 2
@@ -166,8 +177,25 @@ def test_a_pilot_that_shares_text_with_the_study(
     assert "share" in ended.err
 
 
+@pytest.mark.parametrize(("option", "key"), [("--windows", "window_id"), ("--task", "item_id")])
+def test_text_that_would_count_twice(
+    atlas_command: Command, arguments: dict[str, str | Path], option: str, key: str
+) -> None:
+    path = Path(arguments[option])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    lines(path, [*rows, {**rows[0], key: "again"}])
+    ended = atlas_command(*flat(arguments))
+    assert ended.code == 2
+    assert "again" in ended.err
+    assert "under two names" in ended.err
+
+
 def test_a_model_without_what_is_needed(atlas_command: Command, arguments: dict[str, str | Path], model: Path) -> None:
-    for name, part in (("model.safetensors", "pytorch_model.bin"), ("tokenizer.json", "tokenizer.json"), ("config.json", "config.json")):
+    for name, part in (
+        ("model.safetensors", "pytorch_model.bin"),
+        ("tokenizer.json", "tokenizer.json"),
+        ("config.json", "config.json"),
+    ):
         kept = (model / name).read_bytes()
         (model / name).unlink()
         if name == "model.safetensors":

@@ -26,7 +26,9 @@ ENTRY = [sys.executable, "-m", "atlas_schema.cli.verify"]
 
 def shell(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command as its own process."""
-    return subprocess.run([*ENTRY, *map(str, args)], capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(
+        [*ENTRY, *map(str, args)], capture_output=True, text=True, timeout=120, check=False, **options
+    )
 
 
 def cited(folder: Path) -> tuple[str, str]:
@@ -124,7 +126,9 @@ def test_a_named_document_must_exist(atlas_verify: Command, written_study: Path,
         assert "absent" in ended.out
 
 
-def test_a_database_in_place_of_a_bundle_names_the_export_command(atlas_verify: Command, written_study: Path, tmp_path: Path) -> None:
+def test_a_database_in_place_of_a_bundle_names_the_export_command(
+    atlas_verify: Command, written_study: Path, tmp_path: Path
+) -> None:
     study().store(tmp_path / "evidence.duckdb").close()
     ended = atlas_verify(written_study / "receipt-frozen.json", "--evidence", tmp_path / "evidence.duckdb")
     assert ended.code == 2
@@ -185,7 +189,9 @@ def test_a_pipe_beside_the_receipt_does_not_hang(atlas_verify: Command, folder: 
     assert atlas_verify(folder / "receipt-frozen.json", *cited(folder)).code == 2
 
 
-def test_an_inadmissible_receipt_is_a_verdict_on_the_receipt_not_on_the_call(atlas_verify: Command, tmp_path: Path) -> None:
+def test_an_inadmissible_receipt_is_a_verdict_on_the_receipt_not_on_the_call(
+    atlas_verify: Command, tmp_path: Path
+) -> None:
     (tmp_path / "receipt.json").write_bytes(b'{"kind": "receipt", "kind": "contract"}')
     assert atlas_verify(tmp_path / "receipt.json").code == 3
 
@@ -275,7 +281,9 @@ def test_interrupted_while_showing_the_report(
 
 def test_a_reader_that_has_gone_changes_no_code(written_study: Path) -> None:
     receipt = str(written_study / "receipt-frozen.json")
-    with subprocess.Popen([*ENTRY, receipt, "--profile", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*ENTRY, receipt, "--profile", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         if process.stdout is None or process.stderr is None:
             raise RuntimeError("no pipes")
         process.stdout.close()

@@ -111,7 +111,7 @@ def contract(nuisances: dict[str, str]) -> Contract:
         "nuisances": [{"id": name, "changes": key, "rationale": why} for name, key in nuisances.items()],
         "max_missing_competitor_share": 0.05, "min_positions_per_window": 1,
         "bootstrap": {"resamples": 1000, "alpha": 0.025, "batches": 20, "monte_carlo_errors": 4.0, "min_clusters": 50,
-                      "min_clusters_per_stratum": 5, "rare_event_clusters": 10, "rationale": why},
+                      "min_clusters_per_stratum": 5, "rare_event_clusters": 10, "rare_event_resolution": 1e-6, "rationale": why},
         "tolerances": {"float32_unit": 6e-8, "accumulation": 1, "float64_relative": 1e-9, "reconstruction": 1e-5,
                        "rationale": why},
         "numbers": {"significant_digits": 9, "relative_tolerance": 1e-12, "rationale": why},

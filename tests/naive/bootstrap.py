@@ -33,6 +33,7 @@ Success = Literal["reached", "missed", "undetermined"]
 Key = TypeVar("Key", bound=Hashable)
 
 RARE = 10
+RESOLUTION = 1e-6  # a cluster mean at or below this is no event
 MERGE_BELOW = 5
 BATCHES = 20
 MC_MULTIPLE = 4.0
@@ -222,11 +223,11 @@ def clopper_pearson_upper(successes: int, trials: int, alpha: float) -> float:
             high = middle
 
 
-def rare_upper(denominators: Sequence[float], nonzero: int, alpha: float) -> float:
-    """Clopper-Pearson upper bound x n x largest share of a cluster in the denominator, at most 1."""
+def rare_upper(denominators: Sequence[float], events: int, alpha: float, resolution: float = 0.0) -> float:
+    """Clopper-Pearson upper bound x n x largest share of a cluster in the denominator, plus the resolution, at most 1."""
     count = len(denominators)
     share = max(denominators) / math.fsum(denominators)
-    return min(1.0, clopper_pearson_upper(nonzero, count, alpha) * count * share)
+    return min(1.0, clopper_pearson_upper(events, count, alpha) * count * share + resolution)
 
 
 def rule_for(cell: CellInput, theta: float | None, se: float) -> Rule:
@@ -338,7 +339,8 @@ def simultaneous_intervals(
                 plain, lower=0.0, upper=0.0, simultaneous_lower=0.0, simultaneous_upper=0.0
             )
         elif rule == "rare_bounded":
-            upper = rare_upper([entry[3] for entry in cell.clusters], nonzero, alpha)
+            events = sum(1 for entry in cell.clusters if entry[2] > RESOLUTION * entry[3])
+            upper = rare_upper([entry[3] for entry in cell.clusters], events, alpha, RESOLUTION)
             # No simultaneous upper bound is defined here; 0 bounds a non-negative statistic from below.
             results[key] = replace(plain, lower=0.0, upper=upper, simultaneous_lower=0.0)
         else:

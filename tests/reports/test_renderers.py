@@ -30,9 +30,10 @@ def noisy_reports(draw: st.DrawFn) -> Report:
     report.establishes_not = tuple(draw(st.lists(texts, max_size=2)))
     for channel in draw(st.sets(st.sampled_from(list(Channel)), max_size=3)):
         path = tuple(draw(st.lists(texts | st.integers(0, 9), max_size=3)))
-        problem = Problem("ATL-R013", *(draw(texts) for _ in range(2)), path=path)
-        names = ("where", "stated", "recomputed", "tolerance", "todo")
-        report.channel(channel).report(replace(problem, **{n: draw(texts) for n in names}))
+        problem = Problem("ATL-R013", draw(texts), draw(texts), path, where=draw(texts), stated=draw(texts))
+        report.channel(channel).report(
+            replace(problem, recomputed=draw(texts), tolerance=draw(texts), todo=draw(texts))
+        )
     return report
 
 

@@ -79,7 +79,9 @@ def submission(s: StudySimulator, receipt: Receipt | Json | bytes, **changes: An
     return Submission("receipt.json", raw, **parts)
 
 
-def verified(s: StudySimulator, receipt: Receipt | Json | bytes, options: Options | None = None, **changes: Any) -> Report:
+def verified(
+    s: StudySimulator, receipt: Receipt | Json | bytes, options: Options | None = None, **changes: Any
+) -> Report:
     """Verify a receipt over a study; ``changes`` replace parts of the submission."""
     return verify(submission(s, receipt, **changes), options or Options())
 

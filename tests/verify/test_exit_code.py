@@ -159,7 +159,9 @@ def test_a_contradiction_outweighs_a_gap() -> None:
 
 def test_profiles_that_need_what_this_version_lacks_are_unproven() -> None:
     for profile in ("release", "replay"):
-        report = Report("receipt.json", profile=profile, required=PROFILES[profile], claim="preserved", verdict="preserved")
+        report = Report(
+            "receipt.json", profile=profile, required=PROFILES[profile], claim="preserved", verdict="preserved"
+        )
         for channel in PROFILES["review"]:
             report.channels[channel] = channel_with(channel, Status.PASSED)
         report.skip_rest("not part of this version")

@@ -77,8 +77,12 @@ def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield from walk(inner, (*path, name))
 
 
-LEAVES: list[Path] = [path for path, value in walk(as_json(honest(ARM))) if not isinstance(value, (dict, list)) or not value]
-CONTAINERS: list[Path] = [path for path, value in walk(as_json(honest(ARM))) if isinstance(value, (dict, list)) and value]
+LEAVES: list[Path] = [
+    path for path, value in walk(as_json(honest(ARM))) if not isinstance(value, (dict, list)) or not value
+]
+CONTAINERS: list[Path] = [
+    path for path, value in walk(as_json(honest(ARM))) if isinstance(value, (dict, list)) and value
+]
 
 
 def kind_of(path: Path) -> str:
@@ -170,7 +174,12 @@ def reshaped(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         made: dict[str, Any] = {f"without {k}": {n: v for n, v in value.items() if n != k} for k in value}
         return {**made, "with more": {**value, "extra": "text"}}
-    made = {"without the first": value[1:], "without the last": value[:-1], "doubled": [*value, *value], "with null": [*value, None]}
+    made = {
+        "without the first": value[1:],
+        "without the last": value[:-1],
+        "doubled": [*value, *value],
+        "with null": [*value, None],
+    }
     return made if len(value) < 2 or value == value[::-1] else {**made, "reversed": value[::-1]}
 
 

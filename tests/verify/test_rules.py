@@ -33,9 +33,11 @@ from verify.forging import (
 )
 
 from atlas_schema.canonical import canonical_json, digest_bytes
+from atlas_schema.documents.preregistration import Window
 from atlas_schema.evidence.bundle import ParquetBundle
 from atlas_schema.measures.summarise import summarise
 from atlas_schema.study.issue import build_receipt
+from atlas_schema.study.plan import planned_rows
 from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code
 from atlas_schema.verify.rules import RULES
@@ -102,7 +104,9 @@ def altered(table: str, run_id: str, column: str, change: Callable[[Any], Any]) 
 @defect("A001", "The receipt states its claim twice, once for each reader.", Code.INADMISSIBLE)
 def claim_twice() -> Report:
     raw = encoded(as_json(honest()))
-    return verified(study(), raw.replace(b'"claim": {', b'"claim": {"arm": "rewritten", "verdict": "preserved"}, "claim": {', 1))
+    return verified(
+        study(), raw.replace(b'"claim": {', b'"claim": {"arm": "rewritten", "verdict": "preserved"}, "claim": {', 1)
+    )
 
 
 @defect("A001", "The run log beside the receipt is not JSON.", Code.INADMISSIBLE)
@@ -272,6 +276,21 @@ def window_twice() -> Report:
     return forged(study().with_preregistration({"windows": [windows[0], *windows]}))
 
 
+@defect("C008", "One window's text is counted as two documents.", Code.INADMISSIBLE)
+def window_under_two_names() -> Report:
+    windows = as_json(study().preregistration)["windows"]
+    again = {**windows[-1], "window_id": "zzz", "cluster_id": OTHER}
+    expected = planned_rows_of([*windows, again])
+    return forged(study().with_preregistration({"windows": [*windows, again], "expected_rows": expected}))
+
+
+@defect("C008", "One task item is counted twice.", Code.INADMISSIBLE)
+def item_under_two_names() -> Report:
+    items = as_json(study().preregistration)["task"]["items"]
+    items[1]["digest"] = items[0]["digest"]
+    return forged(study().with_preregistration({"task": {"items": items}}))
+
+
 @defect("C008", "One document stands in two domains.", Code.INADMISSIBLE)
 def document_in_two_domains() -> Report:
     windows = as_json(study().preregistration)["windows"]
@@ -340,6 +359,11 @@ def pilot_overlaps() -> Report:
     return forged(study().with_preregistration({"pilot": {"description": "pilot", "clusters": [OTHER, shared]}}))
 
 
+def planned_rows_of(windows: list[Json]) -> Json:
+    plan = study().preregistration.model_copy(update={"windows": tuple(Window.model_validate(w) for w in windows)})
+    return planned_rows(plan, study().contract).model_dump()
+
+
 # --- binding ------------------------------------------------------------------------------------------------------
 
 
@@ -377,7 +401,9 @@ def table_root_stated() -> Report:
 
 @defect("B003 B004", "One bit of one number changed after the receipt was issued.", Code.TAMPERED)
 def one_float_changed() -> Report:
-    return verified(altered("state", "arm:close", "r", lambda r: float(np.nextafter(np.float32(r), np.float32(9)))), honest())
+    return verified(
+        altered("state", "arm:close", "r", lambda r: float(np.nextafter(np.float32(r), np.float32(9)))), honest()
+    )
 
 
 @defect("B002 B003 B004", "A row was removed after the receipt was issued.", Code.TAMPERED)
@@ -441,6 +467,11 @@ def base_with_a_policy() -> Report:
 @defect("R001", "A null arm has other tensors than the base.", Code.DIVERGED)
 def null_of_other_tensors() -> Report:
     return forged(_digests(study(), "null:batch", lambda d: {**d, "upstream": OTHER}))
+
+
+@defect("R001", "A null arm normalises by another constant than the base.", Code.DIVERGED)
+def null_of_another_constant() -> Report:
+    return forged(altered("layer", "null:batch", "eps", lambda eps: eps * (1 + 1e-9)))
 
 
 @defect("R002", "An arm ran with another attention kernel than the base.", Code.DIVERGED)
@@ -509,7 +540,9 @@ def score_to_taste() -> Report:
     return forged(altered("state", "arm:close", "dispatch", lower_the_last))
 
 
-@defect("R005 R006 R007 R011", "The states of the base were copied as those of an arm with another router.", Code.DIVERGED)
+@defect(
+    "R005 R006 R007 R011", "The states of the base were copied as those of an arm with another router.", Code.DIVERGED
+)
 def base_states_as_the_arms() -> Report:
     s = study()
     base = {(r["window_id"], r["position"]): r for r in s.rows("state") if r["run_id"] == "base"}
@@ -592,7 +625,9 @@ def other_pair() -> Report:
 
 @defect("R008", "The base's set is marked as the arm's set.", Code.DIVERGED)
 def members_copied() -> Report:
-    at = next(i for i, r in enumerate(study().rows("update")) if r["run_id"] == "arm:rewritten" and r["in0"] != r["in1"])
+    at = next(
+        i for i, r in enumerate(study().rows("update")) if r["run_id"] == "arm:rewritten" and r["in0"] != r["in1"]
+    )
     return forged(study().with_value("update", at, "in1", study().rows("update")[at]["in0"]))
 
 
@@ -710,7 +745,9 @@ def no_drift_of_changed_tensors() -> Report:
     s = altered("run", "arm:frozen", "weights_digest", lambda _: OTHER)
     s = s.with_value("run", first("run", "arm:frozen"), "param_distance", 0.2)
     return forged(
-        _digests(s, "arm:frozen", lambda d: {k: digest_bytes(v.encode()) if "experts" in k else v for k, v in d.items()})
+        _digests(
+            s, "arm:frozen", lambda d: {k: digest_bytes(v.encode()) if "experts" in k else v for k, v in d.items()}
+        )
     )
 
 
@@ -784,7 +821,11 @@ def edge() -> tuple[StudySimulator, bytes]:
     near = build_receipt(s.source(), s.preregistration, s.contract, s.run_log, "close").findings.arms[0].cells[0].upper
     for factor in np.linspace(0.98, 1.06, 17):
         value = float(near or 0.0) * float(factor)
-        channel = {"definition": "drift.chart_content/1", "rationale": "x", "thresholds": [{"form": "ratio_of_sums", "value": value}]}
+        channel = {
+            "definition": "drift.chart_content/1",
+            "rationale": "x",
+            "thresholds": [{"form": "ratio_of_sums", "value": value}],
+        }
         t = s.with_contract({"channels": [channel]})
         root = t.evidence_root()
         if summarise(t.source(), t.contract, t.preregistration, root).arms[0].verdict != "preserved":
