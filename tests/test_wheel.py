@@ -28,7 +28,17 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("clean")
     subprocess.run([sys.executable, "-m", "venv", str(place / "venv")], check=True)
     python = place / "venv" / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt"), str(wheel)]
+    install = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "-c",
+        str(ROOT / "constraints.txt"),
+        str(wheel),
+    ]
     subprocess.run(install, check=True)
     return place
 
@@ -36,7 +46,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
     program = str(place / "venv" / "bin" / command[0])
-    return subprocess.run([program, *command[1:]], capture_output=True, text=True, cwd=place, env=environment, check=False)
+    return subprocess.run(
+        [program, *command[1:]], capture_output=True, text=True, cwd=place, env=environment, check=False
+    )
 
 
 def test_demo_comes_out_as_expected_in_about_a_second(installed: Path) -> None:

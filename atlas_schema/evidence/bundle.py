@@ -22,6 +22,7 @@ from atlas_schema.limits import LIMITS, Limits
 if TYPE_CHECKING:
     from atlas_schema.evidence.store import EvidenceStore
 
+
 class ParquetBundle:
     """A folder ``TABLE.parquet``. Implements `EvidenceSource`.
 

@@ -119,9 +119,10 @@ def _rare(plain: Interval, n: F64, d: F64, s: Statistic, rule: Bootstrap, arms: 
     most the resolution itself to the mean.
     """
     events = int((n > rule.rare_event_resolution * d).sum())
+    noise = rule.rare_event_resolution if events < plain.nonzero else 0.0
     weight = plain.clusters * float(d.max()) / float(d.sum())
     upper, strict = (
-        min(1.0, clopper_pearson_upper(events, plain.clusters, a) * weight + rule.rare_event_resolution)
+        min(1.0, clopper_pearson_upper(events, plain.clusters, a) * weight + noise)
         for a in (rule.alpha, rule.alpha / arms)
     )
     return replace(plain, method="rare_events", reason=f"{events} clusters above resolution: exact binomial bound",

@@ -106,7 +106,10 @@ def _require_distinct(plan: Plan, windows: Sequence[Window], items: Sequence[Ite
         raise UsageError("The pilot and the study share text.", where=str(plan.windows), expected="no document in both",
                          found=f"{len(shared)} documents, first {min(shared)}",
                          todo="calibrate on other documents than the study measures")  # fmt: skip
-    named = ((plan.windows, [(w.token_digest, w.window_id) for w in windows]), (plan.task, [(i.digest, i.item_id) for i in items]))
+    named = (
+        (plan.windows, [(w.token_digest, w.window_id) for w in windows]),
+        (plan.task, [(i.digest, i.item_id) for i in items]),
+    )
     for path, entries in named:
         first: dict[str, str] = {}
         for digest, name in entries:

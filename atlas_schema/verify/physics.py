@@ -126,7 +126,8 @@ def check_layer(layer: Rows, dims: Dims, tolerances: Tolerances) -> list[Violati
     )
     possible = (sizes[:, 2] >= 1) & (sizes[:, 2] <= sizes[:, 1])
     found += first_false("ATL-R003", "more experts are active than there are", layer, possible, sizes)
-    found += first_false("ATL-R003", "eps is not positive", layer, layer["eps"] > 0, layer["eps"])
+    sane = (layer["eps"] > 0) & (layer["eps"] < 1)
+    found += first_false("ATL-R003", "eps is not between 0 and 1", layer, sane, layer["eps"])
     biased = layer.valid("router_bias")
     found += first_false("ATL-R003", "a router bias is unknown to this version", layer, ~biased, biased)
     error = layer["reconstruction_error"]
@@ -262,8 +263,27 @@ def check_routing(routing: Rows, dims: Dims) -> list[Violation]:
         "ATL-R006", "competitor_in is a member or out of range", routing, outside | ~rival, routing["competitor_in"]
     )
     found += first_false("ATL-R006", "a margin is negative", routing, routing["margin"] >= 0, routing["margin"])
+    found += _check_flags(routing)
     exists = rival == (dims.k < dims.E)
     found += first_false("ATL-R006", "competitor_in is missing", routing, exists, rival)
+    return found
+
+
+def _check_flags(routing: Rows) -> list[Violation]:
+    """Check that flags are known bits, and that a margin is zero exactly where a tie or a saturation is flagged (R006)."""
+    flags = routing["flags"]
+    found = first_false("ATL-R006", "a flag is unknown", routing, flags < 8, flags)
+    zero = (routing["margin"] == 0) & routing.valid("margin")
+    flagged = (flags & 3) > 0
+    return found + first_false("ATL-R006", "a zero margin and its flag disagree", routing, zero == flagged, flags)
+
+
+def check_reserved(rows: Rows, *names: str) -> list[Violation]:
+    """Check that columns which nothing recomputes in this version hold nothing (R015)."""
+    found: list[Violation] = []
+    for name in names:
+        empty = ~rows.valid(name)
+        found += first_false("ATL-R015", f"{name} is reserved in this version and must be null", rows, empty, rows[name])
     return found
 
 

@@ -24,6 +24,7 @@ from atlas_schema.verify.physics import (
     check_layer,
     check_moved,
     check_output,
+    check_reserved,
     check_routing,
     check_routing_against_state,
     check_state,
@@ -138,6 +139,7 @@ def check_physics(evidence: EvidenceSource, plan: Preregistration, contract: Con
             base = base or facts
             state, routing = evidence.read("state", (run, layer)), evidence.read("routing", (run, layer))
             _record(result, check_state(state, facts, tolerances, dims), state.n)
+            _record(result, check_reserved(state, "admissible") + check_reserved(routing, "group_margin"), 0)
             faults = check_routing(routing, dims)
             _record(result, faults, routing.n)
             if not faults:  # ids out of range index nothing
@@ -148,10 +150,11 @@ def check_physics(evidence: EvidenceSource, plan: Preregistration, contract: Con
             if run != "base":
                 _record(result, check_moved(base_state, state, base, facts), state.n)
                 update = evidence.read("update", (run, layer))
+                _record(result, check_reserved(update, "transport_angle"), 0)
                 _record(result, check_update(update, base_state, base, facts, tolerances, dims.k), update.n)
     for run in runs:
         output, task = evidence.read("output", (run,)), evidence.read("task", (run,))
-        _record(result, check_output(output), output.n)
+        _record(result, check_output(output) + check_reserved(output, "kl_from_base"), output.n)
         _record(result, check_task(task), task.n)
 
 

@@ -65,6 +65,7 @@ R010 | ||ΔV||, ||y|| and ||Δy|| agree with the Gram matrix. | They were record
 R011 | Bitwise equal tensors give no same-state drift. If every expert differs, some update does; if tensors before a layer differ, some state does. | Zero drift of changed weights, or drift of unchanged ones, is impossible. | measures.md, 1 (10)
 R012 | Losses and entropies are not negative; scores of greedy exact match are 0 or 1. | Damage and success are means of them. | measures.md, 5
 R013 | Every finding equals the one recomputed from the rows. | That is what a receipt is. | measures.md, 6
+R015 | Columns that this version neither writes nor recomputes hold nothing. | What nobody checks must not look checked. | format.md, Tables
 R014 | Subjects and extraction repeat table `run`. | A receipt must not describe another model than its evidence. | format.md, Receipt
 D001 | The claimed verdict is the recomputed one. | The claim is what people will quote. | measures.md, 7
 D002 | The decision holds under the reviewer's seed. | A verdict must not hang on a lucky resample. | measures.md, 6

@@ -304,19 +304,14 @@ def simultaneous_intervals(
         for number in range(resamples):
             for key in bootstrapped:
                 again = [
-                    [stratum[index] for index in drawn[place][number]]
-                    for place, stratum in enumerate(laid_out[key])
+                    [stratum[index] for index in drawn[place][number]] for place, stratum in enumerate(laid_out[key])
                 ]
                 theta_again, se_again = ratio_and_se(again)
                 upper_t, lower_t = studentised(points[key][0], theta_again, se_again)
                 for_upper[key].append(upper_t)
                 for_lower[key].append(lower_t)
-    highest = [
-        max(for_lower[key][number] for key in bootstrapped) for number in range(resamples) if bootstrapped
-    ]
-    deepest = [
-        max(-for_upper[key][number] for key in bootstrapped) for number in range(resamples) if bootstrapped
-    ]
+    highest = [max(for_lower[key][number] for key in bootstrapped) for number in range(resamples) if bootstrapped]
+    deepest = [max(-for_upper[key][number] for key in bootstrapped) for number in range(resamples) if bootstrapped]
 
     results: dict[Key, Interval] = {}
     for key, cell in cells.items():
@@ -335,12 +330,11 @@ def simultaneous_intervals(
                 plain, cell, point, (for_lower[key], for_upper[key], highest, deepest), resamples, alpha
             )
         elif rule == "identical":
-            results[key] = replace(
-                plain, lower=0.0, upper=0.0, simultaneous_lower=0.0, simultaneous_upper=0.0
-            )
+            results[key] = replace(plain, lower=0.0, upper=0.0, simultaneous_lower=0.0, simultaneous_upper=0.0)
         elif rule == "rare_bounded":
             events = sum(1 for entry in cell.clusters if entry[2] > RESOLUTION * entry[3])
-            upper = rare_upper([entry[3] for entry in cell.clusters], events, alpha, RESOLUTION)
+            noise = RESOLUTION if events < nonzero else 0.0
+            upper = rare_upper([entry[3] for entry in cell.clusters], events, alpha, noise)
             # No simultaneous upper bound is defined here; 0 bounds a non-negative statistic from below.
             results[key] = replace(plain, lower=0.0, upper=upper, simultaneous_lower=0.0)
         else:
@@ -414,10 +408,7 @@ def point_and_interval(
 
 def entries(sums: Mapping[str, tuple[float, float]], strata: Mapping[str, str]) -> list[ClusterEntry]:
     """Cluster sums and a cluster-to-stratum map as the list a family takes."""
-    return [
-        (strata[cluster], cluster, numerator, denominator)
-        for cluster, (numerator, denominator) in sums.items()
-    ]
+    return [(strata[cluster], cluster, numerator, denominator) for cluster, (numerator, denominator) in sums.items()]
 
 
 # --- task success -------------------------------------------------------------------------------------------

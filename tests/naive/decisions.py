@@ -137,9 +137,7 @@ def knowledge_expansive(arms: Sequence[ArmOutcome], chart_preserving_policies: S
     if any(arm.planned and not arm.reported for arm in arms):
         return "UNDETERMINED"
     for policy in chart_preserving_policies:
-        if not any(
-            arm.policy == policy and arm.rewrite == "FALSE" and arm.success == "missed" for arm in present
-        ):
+        if not any(arm.policy == policy and arm.rewrite == "FALSE" and arm.success == "missed" for arm in present):
             return "UNDETERMINED"
     for arm in present:
         if arm.rewrite in ("FALSE", "UNDETERMINED") and arm.success in ("reached", "undetermined"):

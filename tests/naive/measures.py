@@ -35,9 +35,7 @@ CELLS: tuple[Cell, ...] = (
     (BLOCK, RATIO),
 )
 
-BOUNDED: frozenset[Cell] = frozenset(
-    {(COORDINATE, RATIO), (BOUNDARY, RATIO), (TRANSITION, MEAN), (CONTENT, MEAN)}
-)
+BOUNDED: frozenset[Cell] = frozenset({(COORDINATE, RATIO), (BOUNDARY, RATIO), (TRANSITION, MEAN), (CONTENT, MEAN)})
 """Cells whose statistic lies in [0, 1]."""
 
 
@@ -70,9 +68,7 @@ def coordinate_angle(z0: Sequence[float], z1: Sequence[float]) -> float:
 def unpack_gram(packed: Sequence[float], size: int) -> list[list[float]]:
     """The full symmetric matrix `[size][size]` from its packed upper triangle (row-major, i <= j)."""
     if len(packed) != size * (size + 1) // 2:
-        raise ValueError(
-            f"packed Gram of {size} vectors has {size * (size + 1) // 2} values, found {len(packed)}"
-        )
+        raise ValueError(f"packed Gram of {size} vectors has {size * (size + 1) // 2} values, found {len(packed)}")
     full = [[0.0] * size for _ in range(size)]
     place = 0
     for i in range(size):
@@ -226,9 +222,7 @@ def cluster_sums(
         found[(CONTENT, MEAN)][cluster].append((bounded_share(*content), 1.0))
         found[(BLOCK, RATIO)][cluster].append(block_token(row))
 
-    return {
-        cell: {cluster: _total(tokens) for cluster, tokens in sorted(found[cell].items())} for cell in CELLS
-    }
+    return {cell: {cluster: _total(tokens) for cluster, tokens in sorted(found[cell].items())} for cell in CELLS}
 
 
 def missing_pair_share(

@@ -197,8 +197,7 @@ def test_rare_upper_scales_with_the_largest_share() -> None:
 
 def spread_clusters(count: int, nonzero: int, *, denominator: float = 4.0) -> list[ClusterEntry]:
     return [
-        ("s", f"c{place:03d}", 0.1 + 0.01 * place if place < nonzero else 0.0, denominator)
-        for place in range(count)
+        ("s", f"c{place:03d}", 0.1 + 0.01 * place if place < nonzero else 0.0, denominator) for place in range(count)
     ]
 
 
@@ -271,9 +270,7 @@ def test_coverage_is_nominal() -> None:
 def test_bounds_are_order_statistics_of_the_resamples() -> None:
     clusters = simulated(random.Random(3), strata=1)
     result = point_and_interval(clusters, SEED, 400, 0.025)
-    values = [
-        (numerator, denominator) for _, _, numerator, denominator in sorted(clusters, key=lambda c: c[1])
-    ]
+    values = [(numerator, denominator) for _, _, numerator, denominator in sorted(clusters, key=lambda c: c[1])]
     theta, se = ratio_and_se([values])
     assert theta is not None
     statistics = []
@@ -455,16 +452,12 @@ def test_unpack_gram() -> None:
 class Token:
     """One update row made from explicit vectors, with its channels computed from those vectors."""
 
-    def __init__(
-        self, generator: random.Random, window_id: str, position: int, *, competitor: bool = True
-    ) -> None:
+    def __init__(self, generator: random.Random, window_id: str, position: int, *, competitor: bool = True) -> None:
         self.experts = [1, 4, 6, 9]
         size = 5
         self.v0 = [[generator.gauss(0.0, 1.0) for _ in range(size)] for _ in self.experts]
         self.v1 = [[value + generator.gauss(0.0, 0.1) for value in vector] for vector in self.v0]
-        delta = [
-            [b - a for a, b in zip(v0, v1, strict=True)] for v0, v1 in zip(self.v0, self.v1, strict=True)
-        ]
+        delta = [[b - a for a, b in zip(v0, v1, strict=True)] for v0, v1 in zip(self.v0, self.v1, strict=True)]
         both = self.v0 + delta
         gram = []
         for i in range(8):
@@ -524,9 +517,7 @@ def test_cluster_sums_against_the_vectors() -> None:
     for place, token in enumerate(tokens):
         key = {"layer": 2, "window_id": token.row["window_id"], "position": token.row["position"]}
         states.append({"run_id": "base", "z": [1.0, 0.0], **key})
-        states.append(
-            {"run_id": "arm:x", "z": [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [-1.0, 0.0]][place], **key}
-        )
+        states.append({"run_id": "arm:x", "z": [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [-1.0, 0.0]][place], **key})
     rows = [token.row for token in tokens]
     sums = cluster_sums(states, [*reversed(rows), foreign], window_table(), "arm:x", 2)
     assert tuple(sums) == CELLS
@@ -540,9 +531,7 @@ def test_cluster_sums_against_the_vectors() -> None:
     ):
         expected = (sum(n for n, _ in parts), sum(d for _, d in parts))
         assert sums[(definition, RATIO)]["c1"] == pytest.approx(expected, rel=1e-12)
-        assert sums[(definition, MEAN)]["c1"] == pytest.approx(
-            (sum(n / (n + d) for n, d in parts), 3.0), rel=1e-12
-        )
+        assert sums[(definition, MEAN)]["c1"] == pytest.approx((sum(n / (n + d) for n, d in parts), 3.0), rel=1e-12)
     assert sums[(TRANSITION, RATIO)]["c2"] == (0.0, 0.0)
     assert sums[(TRANSITION, MEAN)]["c2"] == (0.0, 0.0)
     assert sums[(CONTENT, MEAN)]["c2"][1] == 1.0
@@ -572,8 +561,7 @@ def test_base_against_itself_does_not_drift() -> None:
     full = unpack_gram(row["gram"], 8)
     row["gram"] = [full[i][j] if j < 4 else 0.0 for i in range(8) for j in range(i, 8)]
     states = [
-        {"run_id": run, "layer": 2, "window_id": "w1", "position": 3, "z": [0.1, 0.7]}
-        for run in ("base", "arm:x")
+        {"run_id": run, "layer": 2, "window_id": "w1", "position": 3, "z": [0.1, 0.7]} for run in ("base", "arm:x")
     ]
     sums = cluster_sums(states, [row], window_table(), "arm:x", 2)
     assert all(cell["c1"][0] == 0.0 and cell["c1"][1] > 0.0 for cell in sums.values())
