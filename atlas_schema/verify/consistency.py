@@ -16,7 +16,7 @@ from atlas_schema.errors import AtlasError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource, read_all
 from atlas_schema.evidence.tables import STUDY_TABLES
-from atlas_schema.measures.definitions import DEFINITIONS
+from atlas_schema.measures.definitions import DAMAGE, DEFINITIONS, SUCCESS
 from atlas_schema.protocol.log import chain_faults
 from atlas_schema.study.plan import planned_rows, planned_runs
 from atlas_schema.study.probe import positions_for, token_digest
@@ -29,8 +29,17 @@ def digest_of(document: Document) -> str:
 
 
 def check_contract(contract: Contract, result: ChannelResult) -> None:
-    """Check that every channel is one that this version can recompute, in its forms, once each (C001)."""
+    """Check that all it gates is what this version can recompute, in its forms, once each (C001)."""
     result.check()
+    for stated, known_id in ((contract.damage.definition, DAMAGE), (contract.success.definition, SUCCESS)):
+        if stated != known_id:
+            result.report(Problem("ATL-C001", "The contract gates something that this version cannot recompute.",
+                                  document="contract", stated=stated, recomputed=known_id,
+                                  todo="use a newer atlas-verify"))  # fmt: skip
+    if contract.bootstrap.batches > contract.bootstrap.resamples:
+        result.report(Problem("ATL-C001", "The contract asks for more batches than resamples.", document="contract",
+                              path=("bootstrap", "batches"), stated=str(contract.bootstrap.batches),
+                              recomputed=f"at most {contract.bootstrap.resamples}"))  # fmt: skip
     named = [(c.definition, t.form) for c in contract.channels for t in c.thresholds]
     for definition, form in named:
         known = DEFINITIONS.get(definition)

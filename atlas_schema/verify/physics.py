@@ -263,6 +263,8 @@ def check_routing(routing: Rows, dims: Dims) -> list[Violation]:
         "ATL-R006", "competitor_in is a member or out of range", routing, outside | ~rival, routing["competitor_in"]
     )
     found += first_false("ATL-R006", "a margin is negative", routing, routing["margin"] >= 0, routing["margin"])
+    stated = routing.valid("margin")
+    found += first_false("ATL-R006", "a margin is missing, or there without a competitor", routing, stated == rival, stated)
     found += _check_flags(routing)
     exists = rival == (dims.k < dims.E)
     found += first_false("ATL-R006", "competitor_in is missing", routing, exists, rival)

@@ -158,6 +158,8 @@ def _supporting(
         contract = given.model if given is not None and isinstance(given.model, Contract) else None
         if contract is not None:
             consistency.check_familiar(contract, built_in_contracts(), report.channel(Channel.CONTRACT))
+            if contract.id not in built_in_contracts():
+                report.establishes_not += ("anything by a published contract (this one came from --contract)",)
     found: dict[str, Parsed | None] = {}
     for kind, raw in (("preregistration", submission.preregistration), ("run_log", submission.run_log)):
         found[kind] = None if raw is None else parse(kind, raw, kind, report)

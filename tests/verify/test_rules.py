@@ -183,6 +183,21 @@ def unknown_definition() -> Report:
     return forged(study().with_contract({"channels": channels}))
 
 
+@defect("C001", "The contract gates damage by a definition of its own.", Code.INADMISSIBLE)
+def unknown_damage() -> Report:
+    return forged(study().with_contract({"damage": {"definition": "damage.kinder/1"}}))
+
+
+@defect("C001", "The contract asks for a Monte-Carlo error that no resamples can give.", Code.INADMISSIBLE)
+def more_batches_than_resamples() -> Report:
+    return forged(study().with_contract({"bootstrap": {"resamples": 10, "batches": 20}}))
+
+
+@defect("C001", "A contract with other thresholds bears the id of a published one.", Code.INADMISSIBLE)
+def borrowed_id() -> Report:
+    return forged(study().with_contract({"id": "chart-preserving.v1"}))
+
+
 @defect("C001", "The cited contract is neither built in nor given.", Code.UNPROVEN)
 def contract_absent() -> Report:
     return verified(study(), honest(), contract=None)
@@ -576,6 +591,27 @@ def margin_negative() -> Report:
     return _routed("margin", lambda row: -0.5)
 
 
+@defect("R006", "A margin is missing though there is a competitor.", Code.DIVERGED)
+def margin_missing() -> Report:
+    at = next(i for i, r in enumerate(study().rows("routing")) if r["position"] == 0)  # never sampled
+    return forged(study().with_value("routing", at, "margin", None))
+
+
+@defect("R006", "A token flies a flag that nobody knows.", Code.DIVERGED)
+def unknown_flag() -> Report:
+    return _routed("flags", lambda row: 8)
+
+
+@defect("R006", "A token with a margin is flagged as a tie, which excuses its set.", Code.DIVERGED)
+def excused_set() -> Report:
+    return _routed("flags", lambda row: row["flags"] | 3)
+
+
+@defect("R015", "A reserved column, which nothing recomputes, carries a claim.", Code.DIVERGED)
+def reserved_column() -> Report:
+    return _updated("transport_angle", lambda _: 0.0)
+
+
 @defect("R006", "An expert was executed twice.", Code.DIVERGED)
 def expert_twice() -> Report:
     return _routed("experts", lambda row: [row["experts"][1]] * 2)
@@ -888,6 +924,10 @@ def test_honest_receipts_are_believed(arm: str, code: int, written: Path) -> Non
 
 def test_a_coherent_reissue_of_honest_rows_is_believed() -> None:
     assert exit_code(forged(study())) is Code.VERIFIED
+
+
+def test_a_contract_that_is_not_built_in_is_said_to_be_the_reviewers_own() -> None:
+    assert any("--contract" in line for line in verified(study(), honest()).establishes_not)
 
 
 def test_the_right_pin_is_recorded_as_checked() -> None:
