@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -22,13 +23,14 @@ def demo_folder() -> Path:
 
 def run_demo(say: Callable[[str], None]) -> int:
     """Verify both receipts, print both reports, and return 0 iff both come out as expected, else 70."""
+    from atlas_schema.evidence.bundle import ParquetBundle
     from atlas_schema.reports.text import render
     from atlas_schema.verify.loading import load
     from atlas_schema.verify.verifier import Options, verify
 
-    fine = True
+    fine, bundle = True, ParquetBundle(demo_folder() / "evidence")
     for number, (name, expected, what) in enumerate(CASES, start=1):
-        report = verify(load(demo_folder() / name), Options())
+        report = verify(replace(load(demo_folder() / name), open_evidence=lambda: bundle), Options())
         code = exit_code(report)
         report.document = name
         say(f"--- {number} of {len(CASES)}: {name}. {what} Expected: {expected.name}.\n\n{render(report)}")

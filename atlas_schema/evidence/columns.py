@@ -23,17 +23,21 @@ class Column:
 
     ``values`` is ``[n]`` (scalars, strings as Python objects), ``[n, width]`` (fixed lists) or the concatenated values of
     variable lists, delimited by ``offsets`` ``[n + 1]``. ``valid`` is ``[n]`` for nullable columns; null rows hold zeros.
+    Strings also have ``codes`` ``[n]`` into ``texts``, their distinct values in ascending order of code point.
     """
 
     values: Array
     valid: npt.NDArray[np.bool_] | None = None
     offsets: npt.NDArray[np.int64] | None = None
+    codes: npt.NDArray[np.int64] | None = None
+    texts: tuple[str, ...] = ()
 
     def take(self, rows: Array) -> Column:
         """Return the given rows, in the given order (not for variable lists with reordering beyond a gather)."""
         valid = None if self.valid is None else self.valid[rows]
         if self.offsets is None:
-            return Column(self.values[rows], valid)
+            codes = None if self.codes is None else self.codes[rows]
+            return Column(self.values[rows], valid, None, codes, self.texts)
         lengths = np.diff(self.offsets)[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         starts = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
@@ -52,7 +56,10 @@ class Rows:
     def nbytes(self) -> int:
         """Bytes that the columns hold, references for strings."""
         return sum(
-            part.nbytes for c in self.columns.values() for part in (c.values, c.valid, c.offsets) if part is not None
+            part.nbytes
+            for c in self.columns.values()
+            for part in (c.values, c.valid, c.offsets, c.codes)
+            if part is not None
         )
 
     def __getitem__(self, name: str) -> Array:
@@ -99,8 +106,8 @@ def key_codes(rows: Rows) -> list[npt.NDArray[np.int64]]:
     """Return one integer array ``[n]`` per key column whose order is the order of the key (strings by code point)."""
     codes = []
     for name in rows.spec.key:
-        values = rows[name]
-        codes.append(np.unique(values, return_inverse=True)[1] if values.dtype == object else values.astype(np.int64))
+        column = rows.columns[name]
+        codes.append(column.values.astype(np.int64) if column.codes is None else column.codes)
     return codes
 
 
@@ -131,10 +138,7 @@ def _column(spec: TableSpec, column: ColumnSpec, dims: Dims, chunked: pa.Chunked
     elif array.null_count:
         raise RowsError("A value is missing.", where=where, expected="no nulls", found=f"{array.null_count} nulls")
     if column.type == "str":
-        values = array.to_numpy(zero_copy_only=False)
-        if valid is not None:
-            values = np.where(valid, values, "")
-        return Column(np.asarray(values, dtype=object), valid)
+        return _strings(array.fill_null("") if array.null_count else array, valid)
     if column.shape == "":
         return Column(_numbers(array.fill_null(0) if array.null_count else array, column, where), valid)
     if column.shape == "*":
@@ -154,6 +158,18 @@ def _column(spec: TableSpec, column: ColumnSpec, dims: Dims, chunked: pa.Chunked
         _require_finite(values, where)
         return Column(values, valid)
     return Column(_numbers(flat, column, where).reshape(len(array), width), valid)
+
+
+def _strings(array: pa.Array, valid: npt.NDArray[np.bool_] | None) -> Column:
+    """Number the distinct strings in order, so that sorting and hashing touch each only once."""
+    encoded = array.dictionary_encode()
+    found = encoded.dictionary.to_pylist()
+    order = sorted(range(len(found)), key=found.__getitem__)
+    rank = np.empty(len(found), dtype=np.int64)
+    rank[order] = np.arange(len(found))
+    codes = rank[encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)]
+    texts = tuple(found[i] for i in order)
+    return Column(np.array(texts, dtype=object)[codes], valid, None, codes, texts)
 
 
 def _numbers(array: pa.Array, column: ColumnSpec, where: str, *, finite: bool = True) -> Array:

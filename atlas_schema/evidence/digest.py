@@ -78,8 +78,14 @@ def _encoder(spec: ColumnSpec, column: Column, dims: Dims) -> Callable[[int, int
     def validity(start: int, stop: int) -> bytes:
         return b"" if valid is None else valid[start:stop].tobytes()
 
+    known = [text.encode() for text in column.texts]
+
     def texts(start: int, stop: int) -> bytes:
-        encoded = [text.encode() for text in values[start:stop]]
+        codes: list[int] = [] if column.codes is None else column.codes[start:stop].tolist()
+        if codes.count(codes[0]) == len(codes):  # run, window and such: one text per leaf
+            one = known[codes[0]]
+            return head + validity(start, stop) + struct.pack("<I", len(one)) * len(codes) + one * len(codes)
+        encoded = [known[code] for code in codes]
         return head + validity(start, stop) + struct.pack(f"<{len(encoded)}I", *map(len, encoded)) + b"".join(encoded)
 
     def lists(start: int, stop: int) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from atlas_schema.evidence.columns import Array, Rows
+from atlas_schema.evidence.columns import Rows
 from atlas_schema.measures.bootstrap import Strata
 from atlas_schema.measures.drift import TokenValues
 from atlas_schema.measures.geometry import F64
@@ -26,10 +26,11 @@ class Clusters:
     domains: tuple[str, ...]
     of_window: dict[str, int]
 
-    def positions(self, window_ids: Array) -> npt.NDArray[np.int64]:
+    def positions(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Return the cluster position of each row's window."""
-        unique, inverse = np.unique(window_ids, return_inverse=True)
-        return np.array([self.of_window[w] for w in unique], dtype=np.int64)[inverse]
+        column = rows.columns["window_id"]
+        known = np.array([self.of_window[w] for w in column.texts], dtype=np.int64)
+        return known[column.codes] if column.codes is not None else known
 
 
 def clusters_of(window: Rows) -> Clusters:

@@ -71,7 +71,7 @@ def run_cells(
         update = evidence.read("update", (run_id, layer))
         values = {ids.COORDINATE: coordinate(base_state, state), **same_state(update, evidence.dims.k)}
         digests = tensor_digests(evidence, "base", layer), tensor_digests(evidence, run_id, layer)
-        where = {True: clusters.positions(state["window_id"]), False: clusters.positions(update["window_id"])}
+        where = {True: clusters.positions(state), False: clusters.positions(update)}
         for channel in contract.channels:
             definition = DEFINITIONS[channel.definition]
             for threshold in channel.thresholds:
@@ -118,7 +118,7 @@ def damage_columns(
 
     base, arm = evidence.read("output", ("base",)), evidence.read("output", (run_id,))
     require_same_keys(base, arm)
-    at = clusters.positions(base["window_id"])
+    at = clusters.positions(base)
     size = len(clusters.names)
     # The difference is formed in float64 from the stored float32 values, token by token.
     change = np.bincount(at, weights=arm["nll"].astype(np.float64) - base["nll"].astype(np.float64), minlength=size)

@@ -264,7 +264,9 @@ def check_routing(routing: Rows, dims: Dims) -> list[Violation]:
     )
     found += first_false("ATL-R006", "a margin is negative", routing, routing["margin"] >= 0, routing["margin"])
     stated = routing.valid("margin")
-    found += first_false("ATL-R006", "a margin is missing, or there without a competitor", routing, stated == rival, stated)
+    found += first_false(
+        "ATL-R006", "a margin is missing, or there without a competitor", routing, stated == rival, stated
+    )
     found += _check_flags(routing)
     exists = rival == (dims.k < dims.E)
     found += first_false("ATL-R006", "competitor_in is missing", routing, exists, rival)
@@ -285,15 +287,27 @@ def check_reserved(rows: Rows, *names: str) -> list[Violation]:
     found: list[Violation] = []
     for name in names:
         empty = ~rows.valid(name)
-        found += first_false("ATL-R015", f"{name} is reserved in this version and must be null", rows, empty, rows[name])
+        found += first_false(
+            "ATL-R015", f"{name} is reserved in this version and must be null", rows, empty, rows[name]
+        )
     return found
 
 
 def matching_rows(rows: Rows, keys: Rows) -> npt.NDArray[np.int64]:
     """Return for each row of ``keys`` the index of the row with the same window and position, or -1."""
-    index = {(w, int(p)): i for i, (w, p) in enumerate(zip(rows["window_id"], rows["position"], strict=True))}
-    pairs = zip(keys["window_id"], keys["position"], strict=True)
-    return np.array([index.get((w, int(p)), -1) for w, p in pairs], dtype=np.int64)
+    numbers = {text: i for i, text in enumerate(rows.columns["window_id"].texts)}
+
+    def combined(side: Rows) -> Ints:
+        column = side.columns["window_id"]
+        windows = np.array([numbers.get(text, -1) for text in column.texts], dtype=np.int64)
+        codes = np.zeros(0, dtype=np.int64) if column.codes is None else column.codes
+        return windows[codes] * 2**17 + side["position"].astype(np.int64)
+
+    have, want = combined(rows), combined(keys)  # rows are sorted by key, and so is what stands for it
+    if not len(have):
+        return np.full(len(want), -1, dtype=np.int64)
+    at = np.minimum(np.searchsorted(have, want), len(have) - 1)
+    return np.where(have[at] == want, at, -1).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

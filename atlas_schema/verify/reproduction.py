@@ -88,13 +88,13 @@ def _identity_faults(runs: Rows, plan: Preregistration) -> Iterator[tuple[str, s
                 yield f"{column} is not the planned one.", run_id, str(runs[column][i]), value
         distance = float(runs["param_distance"][i])
         if distance < 0 or (role != "arm" and distance != 0) or (
-            role == "arm" and (distance == 0) != (runs["weights_digest"][i] == pinned["weights_digest"])
+            distance != 0 and runs["weights_digest"][i] == pinned["weights_digest"]
         ):  # fmt: skip
             yield (
                 "param_distance contradicts the weights' digest.",
                 run_id,
                 str(distance),
-                "0 exactly for equal weights",
+                "0 for equal weights",
             )
 
 

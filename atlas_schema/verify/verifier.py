@@ -89,9 +89,17 @@ def verify(submission: Submission, options: Options) -> Report:
 
 
 def _verify_other(parsed: Parsed, options: Options, report: Report) -> None:
-    """A contract, pre-registration or run log by itself: its shape and its agreement with itself."""
-    report.required = (Channel.ADMISSION, Channel.SCHEMA, Channel.CONTRACT)
+    """A contract, pre-registration or run log by itself: its shape and its agreement with itself.
+
+    Under a profile that asks for a verdict it stays unproven: whoever asks about a receipt must not be answered with 0
+    because somebody put another kind of document in its place.
+    """
     report.establishes_not = ("anything about a model: this document is not a receipt",)
+    if report.decides:
+        for channel in set(report.required) - {Channel.ADMISSION, Channel.SCHEMA, Channel.CONTRACT}:
+            report.channel(channel).skipped = f"a {report.kind} supports no verdict; --profile offline checks its form"
+    else:
+        report.required = tuple(c for c in report.required if c is not Channel.BINDING)
     result = report.channel(Channel.CONTRACT)
     if options.pin is not None:
         report.required = (*report.required, Channel.BINDING)

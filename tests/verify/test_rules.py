@@ -966,13 +966,20 @@ def test_a_pin_is_compared_under_every_profile() -> None:
 @pytest.mark.parametrize("kind", ["contract", "preregistration", "run_log"])
 def test_other_documents_are_consistent_never_verified(kind: str) -> None:
     document = as_json(getattr(study(), kind))
-    report = verified(study(), document)
+    report = verified(study(), document, Options(profile="offline"))
     assert not report.decides
     if kind == "preregistration":  # its contract is not a built-in one
         assert exit_code(report) is Code.UNPROVEN
     else:
         assert exit_code(report) is Code.VERIFIED
-    assert exit_code(verified(study(), document, Options(pin=OTHER))) is not Code.VERIFIED
+    assert exit_code(verified(study(), document, Options(profile="offline", pin=OTHER))) is not Code.VERIFIED
+
+
+@pytest.mark.parametrize("kind", ["contract", "preregistration", "run_log"])
+@pytest.mark.parametrize("profile", ["review", "release", "replay"])
+def test_another_document_in_a_receipts_place_is_never_green(kind: str, profile: str) -> None:
+    report = verified(study(), as_json(getattr(study(), kind)), Options(profile=profile))
+    assert exit_code(report) is Code.UNPROVEN
 
 
 def test_problems_name_line_and_column_of_the_receipt() -> None:
