@@ -601,7 +601,8 @@ def contract_json(s: Settings) -> dict[str, Any]:
     """Return the contract of a simulated study as JSON."""
     bootstrap = {
         "resamples": 1000, "alpha": 0.025, "batches": 20, "monte_carlo_errors": 4.0, "min_clusters": 50,
-        "min_clusters_per_stratum": 5, "rare_event_clusters": 10, "rare_event_resolution": 1e-6, "rationale": "small enough for tests", **s.bootstrap,
+        "min_clusters_per_stratum": 5, "rare_event_clusters": 10, "rare_event_resolution": 1e-6,
+        "rationale": "small enough for tests", **s.bootstrap,
     }  # fmt: skip
     return {
         "kind": "contract", "schema_version": "1.0", "id": "simulated.v1", "title": "A contract for simulated studies",
