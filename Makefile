@@ -5,7 +5,7 @@ DEMO := .venv-demo
 PIP := -m pip --disable-pip-version-check -q
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-fast lint types schema rules setup clean
+.PHONY: demo test test-fast lint types schema setup clean
 
 demo: $(DEMO)/installed  ## verify the shipped study's receipts against their evidence
 	@$(DEMO)/bin/python fixtures/scripts/show_study.py $(DEMO)/bin/atlas-verify
@@ -33,7 +33,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(DEMO)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(DEMO)
-	$(DEMO)/bin/python $(PIP) install -c constraints.txt .
+	$(DEMO)/bin/python $(PIP) install -c constraints.txt -e .
 	@touch $@
 
 clean:

@@ -64,6 +64,8 @@ def prereg_new(
                 "--arm needs a name and a policy.", found=entry, expected="NAME=POLICY or NAME=POLICY:preserving"
             )
         keeping = policy.endswith(":preserving")
+        if ":" in policy.removesuffix(":preserving"):
+            raise UsageError("--arm has an unknown suffix.", found=entry, expected="no colon but in ':preserving'")
         arms.append(PlannedArm(name=name, policy=policy.removesuffix(":preserving"), chart_preserving=keeping))
     clusters = sorted({w.cluster_id for w in load_windows(pilot)}) if pilot else []
     made = write_preregistration(

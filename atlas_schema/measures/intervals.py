@@ -105,14 +105,14 @@ def _without_bootstrap(n: F64, d: F64, s: Statistic, rule: Bootstrap, arms: int)
     if nonzero < rule.rare_event_clusters:
         if not s.bounded:
             return replace(plain, reason=f"only {nonzero} clusters are not zero, and the values have no upper limit")
-        return _rare(plain, n, d, s, rule, arms)
+        return _rare(plain, n, d, rule, arms)
     theta_residual = n - value * d
     if not float(np.abs(theta_residual).max()) > 1e-12 * float(np.abs(n).max()):
         return replace(plain, reason="the clusters show no spread, so no width can be estimated")
     return replace(plain, method="bootstrap", reason="studentised bootstrap over clusters")
 
 
-def _rare(plain: Interval, n: F64, d: F64, s: Statistic, rule: Bootstrap, arms: int) -> Interval:
+def _rare(plain: Interval, n: F64, d: F64, rule: Bootstrap, arms: int) -> Interval:
     """Bound a rare event exactly: Clopper-Pearson on the share of affected clusters, at the weight of the largest one.
 
     A cluster whose mean is at or below the resolution (rounding noise) is no event: together such clusters can add at

@@ -171,8 +171,8 @@ class _Study:
         name, estimate = cells.names[at], decided.estimate
         return Cell(
             layer=name.layer, definition=name.definition, form=name.form, value=_finite(estimate.value),
-            numerator=float(float(cells.numerator[:, at].sum())),
-            denominator=float(float(cells.denominator[:, at].sum())),
+            numerator=float(cells.numerator[:, at].sum()),
+            denominator=float(cells.denominator[:, at].sum()),
             clusters=estimate.clusters, nonzero_clusters=estimate.nonzero, missing_tokens=cells.missing[at],
             top_percent_share=_finite(cells.top_share[at]), method=estimate.method, upper=_finite(estimate.upper),
             simultaneous=self._simultaneous(estimate), monte_carlo_error=_finite(estimate.error), floor=floor,
@@ -205,7 +205,7 @@ class _Study:
             estimate, decision = both[0][at], agree(*(decide(e[at], tolerance, self.rule, -np.inf) for e in both))
             tokens = float(columns.denominator[:, at].sum())
             made.append(DomainDamage(
-                domain=domain, delta_nll_nats=float(float(columns.numerator[:, at].sum()) / tokens),
+                domain=domain, delta_nll_nats=float(columns.numerator[:, at].sum()) / tokens,
                 base_nll_nats=float(columns.base_nll[at]), tokens=int(tokens),
                 clusters=self.clusters.domains.count(domain), upper=_finite(estimate.upper),
                 simultaneous=self._simultaneous(estimate), monte_carlo_error=_finite(estimate.error),
@@ -233,7 +233,7 @@ class _Study:
         )
         strict = [e.strict_lower is not None and e.strict_lower - _margin(e, self.rule) >= needed for e in both]
         found = TaskSuccess(
-            value=float(float(score.mean())), items=len(score), lower=_finite(both[0].lower),
+            value=float(score.mean()), items=len(score), lower=_finite(both[0].lower),
             upper=_finite(both[0].upper), target=task.target, tolerance=task.tolerance, state=state, reason=why,
             assurance="recomputed",
         )  # fmt: skip

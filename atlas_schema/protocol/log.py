@@ -44,6 +44,14 @@ def chain_faults(log: RunLog) -> list[tuple[int, str]]:
     return faults
 
 
+def require_unaltered(path: Path, log: RunLog) -> None:
+    """Raise `UsageError` where the chain of a log is broken."""
+    faults = chain_faults(log)
+    if faults:
+        raise UsageError("The run log has been altered; nothing is added to it.", where=f"{path}, step {faults[0][0]}",
+                         found=faults[0][1], todo="restore the log from where it was backed up")  # fmt: skip
+
+
 def append_step(
     path: Path,
     *,
@@ -57,10 +65,7 @@ def append_step(
     steps: tuple[Step, ...] = ()
     if path.exists():
         log = read_document(path, RunLog, "run log")
-        faults = chain_faults(log)
-        if faults:
-            raise UsageError("The run log has been altered; nothing is added to it.", where=f"{path}, step {faults[0][0]}",
-                             found=faults[0][1], todo="restore the log from where it was backed up")  # fmt: skip
+        require_unaltered(path, log)
         steps = log.steps
     elif step != "declare":
         raise UsageError("There is no run log.", where=str(path), expected="the log that 'atlas prereg new' starts",

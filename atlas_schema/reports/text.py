@@ -64,6 +64,9 @@ def _head(report: Report) -> list[str]:
         lines.append(
             f"Arm '{report.arm}' is recomputed as '{report.verdict}', {claimed}; required: '{report.require}'."
         )
+        lines += [f"  because {reason}" for reason in report.reasons[:SHOWN]]
+        hidden = len(report.reasons) - SHOWN
+        lines += [f"  ... and {hidden} more reasons; --report json lists them"] if hidden > 0 else []
     elif report.claim is not None:
         lines.append(f"The receipt claims that arm '{report.arm}' is '{report.claim}'; no verdict was recomputed.")
     return lines

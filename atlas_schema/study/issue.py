@@ -14,7 +14,7 @@ from atlas_schema.evidence.digest import evidence_root
 from atlas_schema.evidence.source import EvidenceSource, table_roots
 from atlas_schema.files import document_text, write_atomically
 from atlas_schema.measures.summarise import rounded, summarise
-from atlas_schema.protocol.log import append_step
+from atlas_schema.protocol.log import append_step, require_unaltered
 from atlas_schema.study.contracts import contract_digest
 from atlas_schema.study.describe import extraction_of, subjects_of
 from atlas_schema.study.preregister import digest_of
@@ -53,7 +53,11 @@ def issue(
     arm: str,
     target: Path,
 ) -> Receipt:
-    """Write the receipt, then record it in the run log."""
+    """Write the receipt, then record it in the run log. Refuses, before computing, a target that exists or an altered log."""
+    if target.exists():
+        raise UsageError("This file already exists; a receipt never overwrites anything.", where=str(target),
+                         todo="name a new file with --output")  # fmt: skip
+    require_unaltered(log_path, log)
     receipt = build_receipt(evidence, plan, contract, log, arm)
     write_atomically(target, document_text(receipt))
     append_step(log_path, step="issue", actor="automation",

@@ -66,7 +66,11 @@ def digest_of(document: Document) -> str:
 def preregister(plan: Plan) -> Preregistration:
     """Build the pre-registration. Raises `UsageError` for a plan that the contract does not admit."""
     _require_admitted(plan)
-    architecture = str(read_config(plan.base).get("model_type", "unknown"))
+    config = read_config(plan.base)
+    architecture, layers = str(config.get("model_type", "unknown")), config.get("num_hidden_layers")
+    if isinstance(layers, int) and max(plan.protected_layers) >= layers:
+        raise UsageError("A protected layer does not exist.", where=str(plan.base / "config.json"),
+                         expected=f"0 to {layers - 1}", found=str(max(plan.protected_layers)))  # fmt: skip
     tokenizer = load_tokenizer(plan.base)
     windows = []
     for w in load_windows(plan.windows):
@@ -125,6 +129,7 @@ def write_preregistration(plan: Plan, target: Path) -> Preregistration:
         if path.exists():
             raise UsageError("This file already exists; a pre-registration is never overwritten.", where=str(path),
                              todo="start a new study in a new folder")  # fmt: skip
+    _require_places(plan, target)
     made = preregister(plan)
     target.parent.mkdir(parents=True, exist_ok=True)
     for source in (plan.windows, plan.task):
@@ -136,6 +141,18 @@ def write_preregistration(plan: Plan, target: Path) -> Preregistration:
                 inputs={"probe": made.probe.digest, "task": made.task.digest, "contract": made.contract.digest,
                         "base": made.base.weights_digest})  # fmt: skip
     return made
+
+
+def _require_places(plan: Plan, target: Path) -> None:
+    """Refuse probe files that would overwrite each other, or other files, beside the pre-registration."""
+    if plan.windows.name == plan.task.name and plan.windows.resolve() != plan.task.resolve():
+        raise UsageError("Windows and task items have the same file name; one would overwrite the other.",
+                         found=plan.windows.name, todo="rename one of them: both are kept beside the pre-registration")  # fmt: skip
+    for source in (plan.windows, plan.task):
+        beside = target.parent / source.name
+        if beside.exists() and beside.read_bytes() != read_bytes(source, "probe file"):
+            raise UsageError("Another file of this name lies beside the pre-registration.", where=str(beside),
+                             todo="nothing is overwritten: rename the probe file, or start in a new folder")  # fmt: skip
 
 
 def _split(value: str) -> Literal["probe", "evaluation"]:

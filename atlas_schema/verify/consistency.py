@@ -190,6 +190,16 @@ def _check_history(receipt: Receipt, plan: Preregistration, log: RunLog, digest:
                               todo="the evidence was changed after extraction, or the log is of another study"))  # fmt: skip
 
 
+def repeated_extractions(log: RunLog) -> tuple[str, ...]:
+    """Return the runs that the log shows extracted more than once with different models or settings."""
+    seen: dict[str, set[str]] = {}
+    for step in log.steps:
+        for artefact in step.outputs if step.step == "extract" else ():
+            if artefact.name != "evidence":
+                seen.setdefault(artefact.name, set()).add(artefact.digest)
+    return tuple(sorted(name for name, digests in seen.items() if len(digests) > 1))
+
+
 def _has(step: Step, *, inputs: str = "", outputs: str = "") -> bool:
     return all(
         not wanted or any(a.digest == wanted for a in group)

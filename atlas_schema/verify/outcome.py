@@ -134,7 +134,7 @@ class Report:
     arm: str = ""
     facts: dict[str, str] = field(default_factory=dict)
     establishes_not: tuple[str, ...] = ()
-    arms: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     fault: str = ""
     usage: str = ""
     interrupted: bool = False

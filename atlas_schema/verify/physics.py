@@ -5,7 +5,7 @@ Functions take sorted rows and return violations; nothing is sampled. Tolerances
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -495,6 +495,60 @@ def _check_equal_tensors(s: _SameState) -> list[Violation]:
         if s.update.n and not (content.numerator > 0).any():
             found.append(Violation("ATL-R011", "no expert update changed although every expert's weights did",
                                    row_name(s.update, 0), "0", "more than 0"))  # fmt: skip
+    return found
+
+
+def check_same_base(update: Rows, reference: Rows, tolerances: Tolerances, d: int) -> list[Violation]:
+    """Check that the base's own updates at its own states are the same in every run's rows (R016).
+
+    ``reference`` holds another run's rows of the same layer. Kernels see other batch shapes per run, so values agree within
+    the float32 bound of an inner product, not bitwise.
+    """
+    require_same_keys(reference, update)
+    keys, others = (
+        np.repeat(np.arange(r.n), np.diff(r.offsets("experts"))) * 2**16 + r["experts"] for r in (update, reference)
+    )
+    _, mine, theirs = np.intersect1d(keys, others, assume_unique=True, return_indices=True)
+    relative = tolerances.accumulation * d * tolerances.float32_unit
+    size = reference["uu0"][theirs]
+    found: list[Violation] = []
+    for name, scale in (("uu0", size), ("uz0", np.sqrt(np.maximum(size, 0.0) * d))):
+        stated, other = update[name][mine], reference[name][theirs]
+        wrong = np.flatnonzero(~(np.abs(stated - other) <= relative * scale))
+        if len(wrong):
+            row = int(keys[mine[wrong[0]]]) >> 16
+            found.append(Violation("ATL-R016", f"the base's {name} differs between runs ({len(wrong)} of {len(mine)} values)",
+                                   row_name(update, row), f"{stated[wrong[0]]:.9g}", f"{other[wrong[0]]:.9g}",
+                                   f"{relative * scale[wrong[0]]:.3g} from the contract"))  # fmt: skip
+    return found
+
+
+def check_digests(
+    digests: Mapping[str, Sequence[Mapping[str, str]]], weights: Mapping[str, tuple[str, float]]
+) -> list[Violation]:
+    """Check tensor digests against each other, between layers and models (R017).
+
+    ``digests`` holds per run those of each protected layer, ascending; ``weights`` per run the weights' digest and the
+    parameter distance to the base.
+    """
+    found: list[Violation] = []
+    base = digests["base"]
+    for run, layers in digests.items():
+        where = f"table layer, run_id={run}"
+        if (weights[run][1] == 0 or weights[run][0] == weights["base"][0]) and list(layers) != list(base):
+            found.append(
+                Violation("ATL-R017", "tensors differ from the base's although the weights do not", where, "", "")
+            )
+        for other, theirs in digests.items():
+            if other < run and weights[other][0] == weights[run][0] and list(theirs) != list(layers):
+                what = f"tensors differ from those of {other} although the weights' digest is the same"
+                found.append(Violation("ATL-R017", what, where, weights[run][0], weights[other][0]))
+        changed = False
+        for at, (mine, of_base) in enumerate(zip(layers, base, strict=True)):
+            if changed and mine.get("upstream") == of_base.get("upstream"):
+                what = f"upstream of protected layer number {at} equals the base's although an earlier layer differs"
+                found.append(Violation("ATL-R017", what, where, str(mine.get("upstream")), "another digest"))
+            changed = changed or dict(mine) != dict(of_base)
     return found
 
 

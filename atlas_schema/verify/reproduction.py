@@ -15,18 +15,21 @@ from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.documents.receipt import Findings, Receipt
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource
+from atlas_schema.measures.runs import tensor_digests
 from atlas_schema.study.describe import extraction_of, subjects_of
 from atlas_schema.study.plan import planned_runs
 from atlas_schema.verify.outcome import ChannelResult, Problem
 from atlas_schema.verify.physics import (
     LayerFacts,
     Violation,
+    check_digests,
     check_layer,
     check_moved,
     check_output,
     check_reserved,
     check_routing,
     check_routing_against_state,
+    check_same_base,
     check_state,
     check_task,
     check_update,
@@ -124,7 +127,7 @@ def check_physics(evidence: EvidenceSource, plan: Preregistration, contract: Con
     prints = fingerprints(evidence.read("run", ()))
     for layer in plan.protected_layers:
         base_state = evidence.read("state", ("base", layer))
-        base = None
+        base, reference = None, None
         for run in runs:
             layer_row = evidence.read("layer", (run, layer))
             faults = check_layer(layer_row, dims, tolerances)
@@ -150,12 +153,28 @@ def check_physics(evidence: EvidenceSource, plan: Preregistration, contract: Con
             if run != "base":
                 _record(result, check_moved(base_state, state, base, facts), state.n)
                 update = evidence.read("update", (run, layer))
+                reference = reference or update
                 _record(result, check_reserved(update, "transport_angle"), 0)
                 _record(result, check_update(update, base_state, base, facts, tolerances, dims.k), update.n)
+                if not any(p.rule == "ATL-R008" for p in result.problems):
+                    _record(result, check_same_base(update, reference, tolerances, dims.d), update.n)
+    _record(result, check_digests(*_models(evidence, plan, runs)), len(runs))
     for run in runs:
         output, task = evidence.read("output", (run,)), evidence.read("task", (run,))
         _record(result, check_output(output) + check_reserved(output, "kl_from_base"), output.n)
         _record(result, check_task(task), task.n)
+
+
+def _models(
+    evidence: EvidenceSource, plan: Preregistration, runs: list[str]
+) -> tuple[dict[str, list[dict[str, str]]], dict[str, tuple[str, float]]]:
+    """Return per run the tensor digests of its protected layers, and its weights' digest and distance to the base."""
+    table = evidence.read("run", ())
+    pairs = zip(table["weights_digest"], table["param_distance"], strict=True)
+    weights = {
+        run: (str(digest), float(distance)) for run, (digest, distance) in zip(table["run_id"], pairs, strict=True)
+    }
+    return {run: [tensor_digests(evidence, run, layer) for layer in plan.protected_layers] for run in runs}, weights
 
 
 def _record(result: ChannelResult, violations: list[Violation], rows: int) -> None:

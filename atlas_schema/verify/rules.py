@@ -66,6 +66,8 @@ R011 | Bitwise equal tensors give no same-state drift. If every expert differs, 
 R012 | Losses and entropies are not negative; scores of greedy exact match are 0 or 1. | Damage and success are means of them. | measures.md, 5
 R013 | Every finding equals the one recomputed from the rows. | That is what a receipt is. | measures.md, 6
 R015 | Columns that this version neither writes nor recomputes hold nothing. | What nobody checks must not look checked. | format.md, Tables
+R016 | The base's own updates at its own states are the same in every run's rows. | A drift is relative to them; inflated in one arm's rows only, they would shrink its drift. | measures.md, 2
+R017 | Tensor digests agree with the weights' digests and distances, and with the layers before. | Changed weights that claim to be equal would excuse what their rows show. | format.md, Tensor digests
 R014 | Subjects and extraction repeat table `run`. | A receipt must not describe another model than its evidence. | format.md, Receipt
 D001 | The claimed verdict is the recomputed one. | The claim is what people will quote. | measures.md, 7
 D002 | The decision holds under the reviewer's seed. | A verdict must not hang on a lucky resample. | measures.md, 6

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from atlas_schema.documents.base import Document
 from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import Preregistration
-from atlas_schema.documents.receipt import Findings, Receipt
+from atlas_schema.documents.receipt import ArmFindings, Findings, Receipt
 from atlas_schema.documents.run_log import RunLog
 from atlas_schema.errors import EvidenceError, RowsError
 from atlas_schema.evidence.source import EvidenceSource
@@ -120,7 +120,6 @@ def _verify_other(parsed: Parsed, options: Options, report: Report) -> None:
 
 def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, receipt: Receipt, report: Report) -> None:
     report.claim, report.arm = receipt.claim.verdict, receipt.claim.arm
-    report.arms = tuple(a.arm for a in receipt.findings.arms)
     # 1, 2. Admission and schema of the documents beside it.
     documents = _supporting(submission, receipt, report)
     if documents is None:
@@ -135,6 +134,8 @@ def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, re
         consistency.check_log(log, result)
         consistency.check_preregistration(plan, contract, result)
         consistency.check_receipt(receipt, plan, contract, log, result)
+        for run in consistency.repeated_extractions(log):
+            report.establishes_not += (f"why {run} was extracted more than once, with different models or settings",)
     if Channel.BINDING not in report.required:
         return
     # 4. Admission of the evidence, then binding.
@@ -269,6 +270,7 @@ def _decide(
     result.check()
     by_arm = {a.arm: a for a in findings.arms}
     report.verdict = by_arm[receipt.claim.arm].verdict
+    report.reasons = _reasons(by_arm[receipt.claim.arm])
     if report.verdict != receipt.claim.verdict:
         result.report(Problem("ATL-D001", "The rows do not support the claim.", document="receipt", path=("claim", "verdict"),
                               stated=receipt.claim.verdict, recomputed=report.verdict,
@@ -281,6 +283,19 @@ def _decide(
         if again[receipt.claim.arm].verdict != report.verdict:
             result.report(Problem("ATL-D002", "The verdict changes with your seed.", stated=report.verdict,
                                   recomputed=again[receipt.claim.arm].verdict, unproven=True))  # fmt: skip
+
+
+def _reasons(arm: ArmFindings) -> tuple[str, ...]:
+    """Return what speaks against 'preserved', from the recomputed findings."""
+    cells = [
+        f"layer {c.layer} {c.definition} {c.form}: {c.state}, {c.reason}"
+        for c in arm.cells
+        if c.state in ("above", "undetermined")
+    ]
+    domains = [f"domain {d.domain}: {d.state}, {d.reason}" for d in arm.damage if d.state in ("above", "undetermined")]
+    score = arm.success
+    task = [] if score.state == "reached" else [f"task score {score.value:.3f}: {score.state}, {score.reason}"]
+    return (*cells, *domains, *task)
 
 
 def _locate(report: Report, raws: dict[str, bytes | None]) -> None:

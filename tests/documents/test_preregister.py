@@ -217,3 +217,28 @@ def test_a_window_of_no_known_split_is_refused(plan: Plan, split: str) -> None:
     else:
         with pytest.raises(UsageError, match="split"):
             preregister(plan)
+
+
+def test_probe_files_of_one_name_do_not_overwrite_each_other(plan: Plan, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / plan.windows.name
+    other.parent.mkdir()
+    other.write_bytes(plan.task.read_bytes())
+    with pytest.raises(UsageError, match="same file name"):
+        write_preregistration(replace(plan, task=other), tmp_path / "new" / "preregistration.json")
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_file_beside_the_pre_registration_is_kept(plan: Plan, tmp_path: Path) -> None:
+    precious = tmp_path / "study-of-mine" / plan.windows.name
+    precious.parent.mkdir()
+    precious.write_text("precious\n")
+    with pytest.raises(UsageError, match="lies beside"):
+        write_preregistration(plan, precious.parent / "preregistration.json")
+    assert precious.read_text() == "precious\n"
+
+
+def test_a_layer_that_the_base_lacks_is_refused(plan: Plan) -> None:
+    config = json.loads((plan.base / "config.json").read_text()) | {"num_hidden_layers": 2}
+    (plan.base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="does not exist"):
+        preregister(replace(plan, protected_layers=(0, 2)))

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from simulator import small_study
 from verify.forging import honest, study
 
 from atlas_schema.errors import UsageError
 from atlas_schema.study.contracts import built_in_contracts, contract_digest, load_contract
 from atlas_schema.study.describe import extraction_of, subjects_of
 from atlas_schema.study.identity import config_digest, read_config, tokenizer_digest, weights_digest
-from atlas_schema.study.issue import build_receipt
+from atlas_schema.study.issue import build_receipt, issue
 from atlas_schema.study.plan import planned_rows, planned_runs
 from atlas_schema.study.probe import item_digest, positions_for, token_digest
 from atlas_schema.verify.consistency import digest_of
@@ -166,3 +167,26 @@ def test_rules_are_complete_sentences_with_sources() -> None:
         assert rule.statement.endswith(".")
         assert rule.rationale.endswith(".")
         assert rule.source
+
+
+def test_a_receipt_overwrites_nothing(tmp_path: Path) -> None:
+    made = small_study()
+    made.write(tmp_path)
+    log, before = tmp_path / "run_log.json", (tmp_path / "preregistration.json").read_bytes()
+    for name in ("preregistration.json", "run_log.json"):
+        with pytest.raises(UsageError, match="already exists"):
+            issue(made.source(), made.preregistration, made.contract, log, made.run_log, "preserved", tmp_path / name)
+    assert (tmp_path / "preregistration.json").read_bytes() == before
+
+
+def test_an_altered_log_leaves_no_receipt_behind(tmp_path: Path) -> None:
+    made = small_study()
+    made.write(tmp_path)
+    steps = [step.model_copy(update={"tool": "another"}) for step in made.run_log.steps]
+    altered = made.run_log.model_copy(update={"steps": tuple(steps)})
+    target = tmp_path / "receipt-new.json"
+    with pytest.raises(UsageError, match="altered"):
+        issue(
+            made.source(), made.preregistration, made.contract, tmp_path / "run_log.json", altered, "preserved", target
+        )
+    assert not target.exists()

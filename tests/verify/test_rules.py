@@ -40,6 +40,7 @@ from atlas_schema.study.issue import build_receipt
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code
+from atlas_schema.verify.physics import check_digests
 from atlas_schema.verify.rules import RULES
 from atlas_schema.verify.verifier import Options
 
@@ -479,7 +480,7 @@ def base_with_a_policy() -> Report:
     return forged(altered("run", "base", "policy", lambda _: "certified"))
 
 
-@defect("R001", "A null arm has other tensors than the base.", Code.DIVERGED)
+@defect("R001 R017", "A null arm has other tensors than the base.", Code.DIVERGED)
 def null_of_other_tensors() -> Report:
     return forged(_digests(study(), "null:batch", lambda d: {**d, "upstream": OTHER}))
 
@@ -727,6 +728,58 @@ def _state_norms() -> dict[tuple[str, int], float]:
 
 def _state_norm(row: Json) -> float:
     return _state_norms()[row["window_id"], row["position"]]
+
+
+@defect(
+    "R016", "One arm's rows inflate the base's own updates, so that its drift looks small beside them.", Code.DIVERGED
+)
+def base_inflated() -> Report:
+    factor, d = 4.0, study().dims.d
+
+    def inflate(row: Json) -> Json | None:
+        if row["run_id"] != "arm:rewritten":
+            return None
+        n, zz = len(row["experts"]), _state_norm(row)
+        upper = np.triu_indices(2 * n)
+        gram = np.zeros((2 * n, 2 * n))
+        gram[upper] = row["gram"]
+        gram = gram + np.triu(gram, 1).T
+        scale = np.r_[np.full(n, factor), np.ones(n)]
+        gram = gram * scale[:, None] * scale[None, :]
+        uz0 = np.array(row["uz0"]) * factor
+        uz1 = uz0 + np.array(row["uz1"]) - np.array(row["uz0"])
+        norm0, change, cross = np.diagonal(gram)[:n], np.diagonal(gram)[n:], np.diagonal(gram[:n, n:])
+        radial = 2 / d - zz / d**2
+        rho0, rho1 = np.array(row["rho0"]), np.array(row["rho1"])
+        both = np.r_[rho1 - rho0, rho1]
+        tangent, tangent0 = both @ gram @ both, rho0 @ gram[:n, :n] @ rho0
+        a0 = rho0 @ uz0
+        a = rho1 @ uz1 - a0
+
+        def whole(part: Any, along: Any) -> float:
+            return float(np.sqrt(part + 2 * along**2 / d * (1 - zz / d) + along**2 * zz / d**2))
+
+        return {"gram": list(gram[upper]), "uz0": list(uz0), "uz1": list(uz1), "uu0": list(norm0 + uz0**2 * radial),
+                "uu1": list(norm0 + 2 * cross + change + uz1**2 * radial), "dV_norm": float(np.sqrt(tangent)),
+                "y0_norm": whole(tangent0, a0), "dy_norm": whole(tangent, a)}  # fmt: skip
+
+    return forged(mapped(study(), "update", inflate))
+
+
+@defect("R017", "An arm claims the base's weights, and its layer has other tensors.", Code.DIVERGED)
+def borrowed_weights() -> Report:
+    base = study().rows("run")[first("run", "base")]
+    s = altered("run", "arm:rewritten", "weights_digest", lambda _: base["weights_digest"])
+    return forged(s.with_value("run", row_of(s, "run", run_id="arm:rewritten"), "param_distance", 0.0))
+
+
+def test_upstream_must_differ_where_an_earlier_layer_does() -> None:
+    base = [{"upstream": "a", "experts.0": "x"}, {"upstream": "b", "experts.0": "y"}]
+    honest_arm = [{"upstream": "a", "experts.0": "z"}, {"upstream": "c", "experts.0": "y"}]
+    forged_arm = [{"upstream": "a", "experts.0": "z"}, {"upstream": "b", "experts.0": "y"}]
+    weights = {"base": ("w0", 0.0), "arm:x": ("w1", 0.5)}
+    assert check_digests({"base": base, "arm:x": honest_arm}, weights) == []
+    assert [v.rule for v in check_digests({"base": base, "arm:x": forged_arm}, weights)] == ["ATL-R017"]
 
 
 @defect("R009", "An expert's update is longer than the Gram matrix says.", Code.DIVERGED)

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.errors import AtlasError, UsageError
+from atlas_schema.files import read_document
 
 if TYPE_CHECKING:
     from atlas_extractors.cli.progress import Terminal
+    from atlas_extractors.routing.extract import Request
 
 USAGE = 2
 INTERRUPTED = 130
@@ -51,7 +54,7 @@ def extract(
         request = Request(prereg, base, parse_arms(arm or []), evidence, execution, contract)
         with Terminal() as terminal:
             run_extraction(request, terminal)
-            _say_end(terminal, evidence)
+            _say_end(terminal, request)
     except AtlasError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(USAGE) from error
@@ -91,5 +94,9 @@ def _require_libraries() -> None:
         )  # fmt: skip
 
 
-def _say_end(terminal: Terminal, evidence: Path) -> None:
-    terminal.note(f"Evidence: {evidence}")
+def _say_end(terminal: Terminal, request: Request) -> None:
+    terminal.note(f"Evidence: {request.evidence}")
+    plan = read_document(request.preregistration, Preregistration, "pre-registration")
+    missing = sorted({arm.name for arm in plan.arms} - set(request.arms))
+    if missing:
+        terminal.note(f"Not given, and still to be extracted before a receipt can be issued: {', '.join(missing)}")

@@ -226,7 +226,7 @@ def update_rows(run_id: str, layer: int, dims: Dims, windows: Windows, same: Sam
         raise AtlasError(
             "the union of both routed sets does not fit the set bitmasks", where=f"{run_id}, layer {layer}",
             expected=f"at most {MASK_BITS} experts", found=str(int(same.lengths.max())),
-            todo="this evidence format supports at most 32 experts in the union of two sets and a competitor",
+            todo=f"this evidence format holds at most {MASK_BITS} experts in the union of two sets and a competitor",
         )  # fmt: skip
     used = same.experts >= 0
     lengths = _numpy(same.lengths).astype(np.int64)
