@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -62,8 +62,3 @@ def write_atomically(path: Path, text: str) -> None:
 def _unwritable(path: Path, error: OSError) -> UsageError:
     return UsageError("A file could not be written.", where=str(path), found=error.strerror or str(error),
                       todo="check that the folder exists, is writable, and has space")  # fmt: skip
-
-
-def load_json(text: str | bytes) -> Any:
-    """Parse JSON that these tools wrote themselves. Documents from other parties go through `verify.reading`."""
-    return json.loads(text)

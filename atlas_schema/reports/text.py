@@ -42,7 +42,8 @@ def printable(text: str) -> str:
 def render(report: Report) -> str:
     """Return the report as plain text, ending in a newline."""
     lines = [*_head(report), "", *(_channel(report.channels[c]) for c in Channel if c in report.channels)]
-    lines += [_not_required(c) for c in (Channel.AUTHENTICITY, Channel.REPLAY) if c not in report.required]
+    if report.channels:
+        lines += [_not_required(c) for c in (Channel.AUTHENTICITY, Channel.REPLAY) if c not in report.required]
     for channel in Channel:
         if channel in report.channels:
             lines += _problems(report, report.channels[channel])
@@ -108,8 +109,12 @@ def problem_lines(document: str, problem: Problem) -> list[str]:
     if problem.position is not None:
         place += f":{problem.position[0]}:{problem.position[1]}"
     where = " ".join(part for part in (pointer(problem.path), problem.where) if part)
+    # What cannot be read was found, not stated; what documents say of each other is expected, not recomputed.
+    channel = problem.rule[4:5]
+    first = "found" if channel in ("A", "S") else "stated"
+    second = "recomputed" if channel in ("B", "R", "D") and not problem.unproven else "expected"
     parts = (
-        ("stated", problem.stated), ("expected" if problem.unproven or not problem.tolerance else "recomputed", problem.recomputed),
+        (first, problem.stated), (second, problem.recomputed),
         ("tolerance", problem.tolerance), ("to do", problem.todo),
     )  # fmt: skip
     return [f"{place}: {problem.rule} {problem.what}", *([f"  at         {where}"] if where else []),

@@ -337,4 +337,4 @@ def test_links_resolve(page: Path) -> None:
 @pytest.mark.parametrize("page", NAMED)
 def test_json_examples_parse(page: Path) -> None:
     for block in re.findall(r"^```json\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL):
-        json.loads(block)
+        assert json.loads(block), block

@@ -139,7 +139,8 @@ def test_what_the_contract_does_not_admit_is_refused(plan: Plan, change: dict[st
 
 
 def test_what_the_contract_just_admits_is_accepted(plan: Plan) -> None:
-    preregister(replace(plan, damage_tolerance_nats=0.1, tolerance=0.2, positions_per_window=11))
+    made = preregister(replace(plan, damage_tolerance_nats=0.1, tolerance=0.2, positions_per_window=11))
+    assert (made.damage_tolerance_nats, made.task.tolerance, made.positions_per_window) == (0.1, 0.2, 11)
 
 
 def test_missing_model_parts_are_named(plan: Plan) -> None:
