@@ -726,6 +726,9 @@ class MemorySource:
         found = [at for key, part in sorted(index.items()) if key[: len(partition)] == partition for at in part]
         return rows.take(np.array(found, dtype=np.int64))
 
+    def blocks(self, wanted: Sequence[tuple[str, Partition]]) -> Iterator[tuple[Rows, ...]]:
+        return whole(self, wanted)
+
 
 @dataclass(frozen=True)
 class StudySimulator:

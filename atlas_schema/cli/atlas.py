@@ -40,6 +40,9 @@ def prereg_new(
     first_position: Annotated[
         int, typer.Option(help="First position that may be sampled; 1 leaves out the attention sink.")
     ] = 1,
+    overlap_pairs: Annotated[
+        int, typer.Option(help="Ordered expert pairs per layer whose overlap map is measured, most co-active first.")
+    ] = 16,
     tolerance: Annotated[float, typer.Option(help="Tolerance on the task score.")] = 0.05,
     damage_tolerance: Annotated[float, typer.Option(help="Tolerance on base-domain damage, nats per token.")] = 0.05,
     base_name: Annotated[str, typer.Option(help="What to call the base model; default: its folder's name.")] = "",
@@ -72,7 +75,7 @@ def prereg_new(
         Plan(
             study=study, base=base, base_name=base_name or base.resolve().name, windows=windows, task=task,
             contract=load_contract(contract), protected_layers=_layers(layers), positions_per_window=positions,
-            first_allowed_position=first_position, target=target, tolerance=tolerance,
+            first_allowed_position=first_position, overlap_pairs=overlap_pairs, target=target, tolerance=tolerance,
             damage_tolerance_nats=damage_tolerance, arms=tuple(arms),
             pilot=Pilot(description=pilot_description, clusters=tuple(clusters)) if pilot else None, notes=notes,
         ),

@@ -96,6 +96,17 @@ class Success(Document):
     rationale: Line
 
 
+class Occupancy(Document):
+    """When occupancy has degenerated, so that a margin may not be cited for preservation."""
+
+    min_effective_ratio: Annotated[
+        Share, Field(description="least effective experts of an arm over those of the base, in every protected layer")
+    ]
+    max_lost_experts: Annotated[Count, Field(description="most experts that may be active in the base and not in an arm")]
+    rarefied_tokens: Annotated[Positive, Field(description="tokens at which distinct routed sets are counted")]
+    rationale: Line
+
+
 class Contract(Document):
     """A versioned contract, cited by id and digest."""
 
@@ -112,4 +123,5 @@ class Contract(Document):
     numbers: Numbers
     damage: Damage
     success: Success
+    occupancy: Occupancy
     notes: Line

@@ -30,6 +30,9 @@ class Window(Document):
     domain: Name
     split: Literal["probe", "evaluation"]
     n_bytes: Positive
+    predicted_bytes: Annotated[
+        Count, Field(description="bytes of the text without its first token, which nothing predicts")
+    ]
     n_tokens: Annotated[Positive, Field(ge=2, le=65_535)]
     token_digest: Digest
 
@@ -111,6 +114,9 @@ class Preregistration(Document):
     protected_layers: Annotated[tuple[Annotated[Count, Field(le=65_535)], ...], Field(min_length=1, max_length=1024)]
     positions_per_window: Annotated[Positive, Field(le=65_535)]
     first_allowed_position: Annotated[Count, Field(le=65_535)]
+    overlap_pairs: Annotated[
+        Count, Field(le=65_535, description="ordered pairs of experts per layer whose overlap map is measured")
+    ]
     probe: ProbeFile
     windows: Annotated[tuple[Window, ...], Field(min_length=1, max_length=100_000)]
     damage_tolerance_nats: NonNegative

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from atlas_schema.documents.base import (
     Count,
@@ -17,6 +17,7 @@ from atlas_schema.documents.base import (
     Judgement,
     Line,
     Name,
+    NonNegative,
     Number,
     Positive,
     RunId,
@@ -31,6 +32,7 @@ PredicateValue = Literal["TRUE", "FALSE", "UNDETERMINED"]
 Assurance = Literal["recomputed", "cross-checked", "asserted"]
 Source = Literal["contract", "preregistration"]
 Layer = Annotated[Count, Field(le=65_535)]
+ObjectId = Annotated[str, StringConstraints(pattern=r"^[a-z]{1,20}\.[A-Za-z]{1,20}$", max_length=41)]
 
 
 class Bound(Document):
@@ -81,9 +83,106 @@ class Floor(Document):
     nuisance: Name
 
 
+class Reported(Document):
+    """A quantity that is reported and decides nothing; of a layer, a domain, or the whole run.
+
+    ``count`` is what the value is taken over, ``note`` says what that is, or why there is no value. ``standard_error`` is
+    the cluster-robust one, where the value is a ratio of sums over clusters.
+    """
+
+    definition: DefinitionId
+    layer: Layer | None
+    domain: Identifier | None
+    value: Number | None
+    standard_error: NonNegative | None
+    count: Count
+    assurance: Assurance
+    note: Line
+
+
+class Assumption(Document):
+    """The measured status of something that a statement assumes. ``holds`` is null where the number has no threshold."""
+
+    definition: DefinitionId
+    layer: Layer
+    value: Number | None
+    holds: bool | None
+    count: Count
+    assurance: Assurance
+    note: Line
+
+
+class LayerOccupancy(Document):
+    """How one layer's assignments spread over experts, from every token. ``pi`` sums to ``k``."""
+
+    layer: Layer
+    tokens: Positive
+    pi: Annotated[tuple[NonNegative, ...], Field(min_length=1, max_length=65_535)]
+    cv_percent: NonNegative
+    entropy_nats: NonNegative
+    max_load_percent: NonNegative
+    experts_active: Positive
+    effective_experts: NonNegative
+    distinct_sets: Annotated[NonNegative | None, Field(description="expected distinct sets at the rarefied token number")]
+
+
+class RunOccupancy(Document):
+    """Occupancy of one run in the protected layers, and its summary over them."""
+
+    definition: DefinitionId
+    run_id: RunId
+    layers: Annotated[tuple[LayerOccupancy, ...], Field(min_length=1, max_length=1024)]
+    mean_cv_percent: NonNegative
+    std_cv_percent: NonNegative
+    min_entropy_nats: NonNegative
+    mean_entropy_nats: NonNegative
+    dead_experts: Count
+    experts_active_mean: NonNegative
+    assurance: Assurance
+
+
+class MarginUse(Document):
+    """Whether margins of an arm may be cited for preservation: not where its occupancy has degenerated."""
+
+    citable: bool
+    reason: Line
+
+
+class ThreeStates(Document):
+    """The informal summary for operators. It is no verdict."""
+
+    boundary_sensitivity: CellState
+    coactive_compatibility: CellState
+    output_damage: CellState
+
+
+class MatchedSuccess(Document):
+    """Whether two arms succeed equally: the paired mean difference of scores, ``first`` minus ``second``."""
+
+    definition: DefinitionId
+    first: Name
+    second: Name
+    difference: Number
+    items: Positive
+    lower: Number | None
+    upper: Number | None
+    tolerance: Bound
+    state: Literal["matched", "different", "undetermined"]
+    reason: Line
+    assurance: Assurance
+
+
+class BaseFindings(Document):
+    """What is reported of the base by itself."""
+
+    reported: Annotated[tuple[Reported, ...], Field(max_length=100_000)]
+    assumptions: Annotated[tuple[Assumption, ...], Field(max_length=100_000)]
+
+
 class DomainDamage(Document):
     """Paired change of the negative log-likelihood in one base domain, nats per predicted token."""
 
+    definition: DefinitionId
     domain: Identifier
     delta_nll_nats: Number
     base_nll_nats: Number
@@ -101,6 +200,7 @@ class DomainDamage(Document):
 class TaskSuccess(Document):
     """Mean task score with its interval over items."""
 
+    definition: DefinitionId
     value: Share
     items: Positive
     lower: Number | None
@@ -133,6 +233,10 @@ class ArmFindings(Document):
     cells: Annotated[tuple[Cell, ...], Field(min_length=1, max_length=100_000)]
     damage: Annotated[tuple[DomainDamage, ...], Field(min_length=1, max_length=10_000)]
     success: TaskSuccess
+    reported: Annotated[tuple[Reported, ...], Field(max_length=100_000)]
+    assumptions: Annotated[tuple[Assumption, ...], Field(max_length=100_000)]
+    margin_use: MarginUse
+    three_states: ThreeStates
     predicates: Predicates
     verdict: VerdictName
     flags: Annotated[tuple[Line, ...], Field(max_length=64)]
@@ -142,7 +246,10 @@ class Findings(Document):
     """The result of one pure function of evidence, contract and pre-registration."""
 
     floors: Annotated[tuple[Floor, ...], Field(min_length=1, max_length=100_000)]
+    base: BaseFindings
+    occupancy: Annotated[tuple[RunOccupancy, ...], Field(min_length=2, max_length=300)]
     arms: Annotated[tuple[ArmFindings, ...], Field(min_length=1, max_length=256)]
+    matched_success: Annotated[tuple[MatchedSuccess, ...], Field(max_length=40_000)]
     knowledge_expansive: Predicate
 
 
@@ -172,12 +279,22 @@ class Subject(Document):
     tokenizer_digest: Digest
 
 
+class ExtractedObject(Document):
+    """One extraction object: the columns that hold it, or that it is derived from, and how many rows there are."""
+
+    id: ObjectId
+    kept: Literal["stored", "derived"]
+    columns: Annotated[tuple[Line, ...], Field(min_length=1, max_length=16)]
+    rows: Count
+
+
 class Extraction(Document):
-    """How the base and the arms were run, repeated from table `run`."""
+    """How the base and the arms were run, repeated from table `run`, and the objects that were extracted."""
 
     extractor: Line
     adapter: Name
     fingerprint: Annotated[dict[Name, Line], Field(min_length=1, max_length=64)]
+    objects: Annotated[tuple[ExtractedObject, ...], Field(min_length=1, max_length=64)]
 
 
 class TableSummary(Document):

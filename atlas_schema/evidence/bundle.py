@@ -6,6 +6,7 @@ Export writes one row group per (run, layer); reading does not rely on it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from atlas_schema.errors import EvidenceError, UsageError
 from atlas_schema.evidence.columns import Rows, conform, from_arrow
-from atlas_schema.evidence.source import Partition
+from atlas_schema.evidence.source import Partition, whole
 from atlas_schema.evidence.tables import STUDY_TABLES, TABLES, WIDTH_BYTES, Dims, TableSpec
 from atlas_schema.limits import LIMITS, Limits
 
@@ -58,6 +59,9 @@ class ParquetBundle:
             while self._kept_bytes > self._limits.kept_bytes and len(self._kept) > 1:
                 self._kept_bytes -= self._kept.pop(next(iter(self._kept))).nbytes
         return self._kept[key]
+
+    def blocks(self, wanted: Sequence[tuple[str, Partition]]) -> Iterator[tuple[Rows, ...]]:
+        return whole(self, wanted)
 
     def _decode(self, table: str, partition: Partition) -> Rows:
         spec = TABLES[table]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from atlas_schema.evidence.columns import Rows
@@ -25,6 +26,20 @@ class EvidenceSource(Protocol):
     def read(self, table: str, partition: Partition) -> Rows:
         """Return the rows of one partition, sorted by key; no rows where the partition is absent."""
         ...
+
+    def blocks(self, wanted: Sequence[tuple[str, Partition]]) -> Iterator[tuple[Rows, ...]]:
+        """Yield the rows of several partitions side by side, a run of windows at a time.
+
+        All parts of one block cover the same range of window ids, in ascending order; a part may be empty. Blocks are cut
+        at windows, so the concatenation of all blocks gives each partition, and no window is split. Memory is bounded by
+        one block.
+        """
+        ...
+
+
+def whole(source: EvidenceSource, wanted: Sequence[tuple[str, Partition]]) -> Iterator[tuple[Rows, ...]]:
+    """Implement `EvidenceSource.blocks` with a single block, for sources that hold little."""
+    yield tuple(source.read(table, partition) for table, partition in wanted)
 
 
 def read_all(source: EvidenceSource, table: str) -> Rows:

@@ -5,7 +5,7 @@ A file belongs to one pre-registration. Opening it for another is refused, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from atlas_schema.errors import EvidenceError, UsageError
 from atlas_schema.evidence.columns import Rows, conform, from_arrow
-from atlas_schema.evidence.source import Partition
+from atlas_schema.evidence.source import Partition, whole
 from atlas_schema.evidence.tables import STUDY_TABLES, TABLES, Dims
 
 _META = "CREATE TABLE IF NOT EXISTS atlas_study (preregistration VARCHAR, d INTEGER, E INTEGER, k INTEGER, P INTEGER)"
@@ -139,6 +139,9 @@ class EvidenceStore:
         names = ", ".join(f'"{name}"' for name in keys)
         found = self._connection.execute(f'SELECT DISTINCT {names} FROM "{table}"').fetchall()
         return sorted(found)
+
+    def blocks(self, wanted: Sequence[tuple[str, Partition]]) -> Iterator[tuple[Rows, ...]]:
+        return whole(self, wanted)
 
     def read(self, table: str, partition: Partition) -> Rows:
         spec = TABLES[table]

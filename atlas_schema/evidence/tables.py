@@ -115,11 +115,13 @@ TABLES: dict[str, TableSpec] = {
             adapter str, fingerprint str, param_distance f64"""),
         _table("layer", "run_id layer", 2, """
             run_id str, layer u16, d u32, n_experts u32, top_k u32, eps f64, norm_kind str
-            gain f32[d], router_weight f32[E*d], router_bias f32[E]?, score_space str, weight_rule str
+            gain f32[d], gain_convention str, router_weight f32[E*d], router_bias f32[E]?, selection_bias f32[E]?
+            score_space str, weight_rule str, weight_scale f64, group_mode str, n_groups u32, kept_groups u32
             executed_dtype str, residual_path str, w1_kind str, w1_rank_min u32, tensor_digests str
             reconstruction_error f64, identity_permutation u16[E]"""),
         _table("window", "window_id", 1, """
-            window_id str, cluster_id str, domain str, split str, n_bytes u32, tokens u32[*], positions u16[P]"""),
+            window_id str, cluster_id str, domain str, split str, n_bytes u32, predicted_bytes u32
+            tokens u32[*], positions u16[P]"""),
         _table("routing", "run_id layer window_id position", 3, """
             run_id str, layer u16, window_id str, position u16, experts u16[k]
             competitor_in u16?, competitor_out u16, margin f32?, group_margin f32?, flags u8"""),
@@ -131,8 +133,8 @@ TABLES: dict[str, TableSpec] = {
             pair_out u16, pair_in u16?, rho0 f32[*], rho1 f32[*], rho0_b f32, rho1_b_forced f32
             dispatch0 f32[E], dispatch1 f32[E], uz0 f64[*], uu0 f64[*], uz1 f64[*], uu1 f64[*], gram f64[*]
             dV_norm f64, y0_norm f64, dy_norm f64, transport_angle f64?"""),
-        _table("update_vector", "run_id layer window_id position expert", 3, """
-            run_id str, layer u16, window_id str, position u16, expert u16, v0 f32[d], v1 f32[d]"""),
+        _table("update_vector", "run_id layer window_id position", 3, """
+            run_id str, layer u16, window_id str, position u16, v0 f32[*], v1 f32[*]"""),
         _table("output", "run_id window_id position", 2, """
             run_id str, window_id str, position u16, nll f32, top1 u32, entropy f32, kl_from_base f32?"""),
         _table("task", "run_id item_id", 1, """

@@ -33,8 +33,13 @@ from atlas_schema.study.probe import (
     load_tokenizer,
     load_windows,
     positions_for,
+    predicted_bytes,
     token_digest,
 )
+
+
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""How configurations name the number of routed experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class Plan:
     protected_layers: tuple[int, ...]
     positions_per_window: int
     first_allowed_position: int
+    overlap_pairs: int
     target: float
     tolerance: float
     damage_tolerance_nats: float
@@ -78,7 +84,8 @@ def preregister(plan: Plan) -> Preregistration:
         digest = token_digest(tokens)
         positions_for(digest, len(tokens), plan.positions_per_window, plan.first_allowed_position)
         windows.append(Window(window_id=w.window_id, cluster_id=w.cluster_id, domain=w.domain, split=_split(w.split),
-                              n_bytes=len(w.text.encode()), n_tokens=len(tokens), token_digest=digest))  # fmt: skip
+                              n_bytes=len(w.text.encode()),
+                              predicted_bytes=predicted_bytes(tokenizer, w.text), n_tokens=len(tokens), token_digest=digest))  # fmt: skip
     items = tuple(
         Item(item_id=i.item_id, digest=item_digest(encode(tokenizer, i.prompt), encode(tokenizer, i.answer)))
         for i in load_items(plan.task)
@@ -92,14 +99,14 @@ def preregister(plan: Plan) -> Preregistration:
             weights_digest=weights_digest(plan.base), config_digest=config_digest(plan.base),
             tokenizer_digest=tokenizer_digest(plan.base)),
         protected_layers=plan.protected_layers, positions_per_window=plan.positions_per_window,
-        first_allowed_position=plan.first_allowed_position,
+        first_allowed_position=plan.first_allowed_position, overlap_pairs=plan.overlap_pairs,
         probe=ProbeFile(file=plan.windows.name, digest=digest_bytes(read_bytes(plan.windows, "probe file"))),
         windows=tuple(windows), damage_tolerance_nats=plan.damage_tolerance_nats,
         task=Task(file=plan.task.name, digest=digest_bytes(read_bytes(plan.task, "task file")), scoring="greedy_exact",
                   target=plan.target, tolerance=plan.tolerance, items=items),
         arms=plan.arms, pilot=plan.pilot, expected_rows=expected_rows(
-            runs=1 + len(plan.contract.nuisances) + len(plan.arms), layers=len(plan.protected_layers),
-            positions=plan.positions_per_window, lengths=[w.n_tokens for w in windows], items=len(items)), notes=plan.notes,
+            windows, nulls=len(plan.contract.nuisances), arms=len(plan.arms), layers=len(plan.protected_layers),
+            positions=plan.positions_per_window, overlap_pairs=plan.overlap_pairs, items=len(items)), notes=plan.notes,
     )  # fmt: skip
 
 
@@ -174,6 +181,11 @@ def _require_admitted(plan: Plan) -> None:
     if plan.positions_per_window < contract.min_positions_per_window:
         raise UsageError("The contract needs more positions per window.",
                          expected=f"at least {contract.min_positions_per_window}", found=str(plan.positions_per_window))  # fmt: skip
+    config = read_config(plan.base)
+    experts = next((n for name in EXPERT_COUNTS if isinstance(n := config.get(name), int)), None)
+    if experts is not None and plan.overlap_pairs > experts * (experts - 1):
+        raise UsageError("There are not so many pairs of experts.", expected=f"at most {experts * (experts - 1)} overlap pairs",
+                         found=str(plan.overlap_pairs))  # fmt: skip
     names = [arm.name for arm in plan.arms]
     if len(set(names)) != len(names) or len(set(plan.protected_layers)) != len(plan.protected_layers):
         raise UsageError("An arm or a protected layer is named twice.", found=", ".join(names))

@@ -109,6 +109,16 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer.encode(text).ids)
 
 
+def predicted_bytes(tokenizer: Tokenizer, text: str) -> int:
+    """Return the UTF-8 bytes of a text from its second token on: what predictions of the next token are about.
+
+    A tokenizer that splits characters gives both halves the character's offset; the second then counts it whole.
+    """
+    offsets = tokenizer.encode(text).offsets
+    start = offsets[1][0] if len(offsets) > 1 else len(text)
+    return len(text[start:].encode())
+
+
 def token_digest(tokens: Sequence[int]) -> str:
     """Return the digest of a token sequence: a tag, the count and the ids as little-endian u32."""
     return digest_bytes(b"atlas-tokens/1\0" + np.array([len(tokens), *tokens], dtype="<u4").tobytes())

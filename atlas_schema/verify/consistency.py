@@ -18,7 +18,7 @@ from atlas_schema.evidence.source import EvidenceSource, read_all
 from atlas_schema.evidence.tables import STUDY_TABLES
 from atlas_schema.measures.definitions import DAMAGE, DEFINITIONS, SUCCESS
 from atlas_schema.protocol.log import chain_faults
-from atlas_schema.study.plan import planned_rows, planned_runs
+from atlas_schema.study.plan import overlap_runs, planned_rows, planned_runs
 from atlas_schema.study.probe import positions_for, token_digest
 from atlas_schema.verify.outcome import ChannelResult, Problem
 
@@ -244,6 +244,7 @@ def _window_faults(
             ("domain", w.domain),
             ("split", w.split),
             ("n_bytes", w.n_bytes),
+            ("predicted_bytes", w.predicted_bytes),
         ):
             if window[column][i] != value:
                 yield f"{column} is not the pre-registered one.", where, str(window[column][i]), str(value)
@@ -271,11 +272,12 @@ def _check_table(
 ) -> None:
     """Compare keys of every partition with the planned ones."""
     runs = planned_runs(plan, contract)
-    if table == "update":
-        runs = [r for r in runs if r != "base"]
-    if table in ("update_vector", "overlap"):
-        runs = []
-    layered = table in ("layer", "routing", "state", "update")
+    evaluated = any(w.split == "evaluation" for w in plan.windows)
+    if table in ("update", "update_vector"):
+        runs = [r for r in runs if r != "base" and (table == "update" or evaluated)]
+    if table == "overlap":
+        runs = overlap_runs(plan) if plan.overlap_pairs else []
+    layered = table in ("layer", "routing", "state", "update", "update_vector", "overlap")
     expected = {(r, layer) for r in runs for layer in plan.protected_layers} if layered else {(r,) for r in runs}
     found = evidence.partitions(table)
     if table == "run":
@@ -290,8 +292,8 @@ def _check_table(
         _absent(result, table, f"without {missing[:3] or 'none'}; beyond {extra[:3] or 'none'}", f"{len(expected)} cells",
                 contradiction=bool(extra))  # fmt: skip
         return
-    if table == "layer":
-        return
+    if table in ("layer", "overlap"):
+        return  # a layer is one row; which pairs an overlap table must hold is checked with what they follow from
     key = _expected_key(table, plan, window)
     for partition in found:
         rows = evidence.read(table, partition)
@@ -310,9 +312,10 @@ def _expected_key(table: str, plan: Preregistration, window: Rows) -> tuple[np.n
     if table == "task":
         return (np.array(sorted(i.item_id for i in plan.task.items), dtype=object),)
     lengths = np.diff(window.offsets("tokens"))
-    if table in ("state", "update"):
-        positions = window["positions"].astype(np.int64)
-        return np.repeat(window["window_id"], positions.shape[1]), positions.reshape(-1)
+    if table in ("state", "update", "update_vector"):
+        kept = window["split"] == "evaluation" if table == "update_vector" else np.ones(window.n, dtype=np.bool_)
+        positions = window["positions"][kept].astype(np.int64)
+        return np.repeat(window["window_id"][kept], positions.shape[1]), positions.reshape(-1)
     counts = lengths - 1 if table == "output" else lengths
     return np.repeat(window["window_id"], counts), np.concatenate([np.arange(c) for c in counts])
 
