@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from atlas_extractors.models.errors import ContractViolation
@@ -297,23 +298,23 @@ def live_layer(model: PreTrainedModel, row: FamilyRow, modules: LayerModules) ->
     """A `RoutedLayer` over the live parameters: executed dtype, no copy, nothing checked but presence."""
     config = model.config.get_text_config()
     grouped = row.group_mode is not GroupMode.NONE
-    renormalise = getattr(config, row.renormalise) if isinstance(row.renormalise, str) else row.renormalise
+    renormalise = _configured(config, row.renormalise, row) if isinstance(row.renormalise, str) else row.renormalise
     return RoutedLayer(
         row=row,
         index=modules.index,
-        top_k=int(getattr(config, row.top_k)),
+        top_k=int(_configured(config, row.top_k, row)),
         eps=_number(modules.norm, row.eps, row, f"{modules.path}.{row.norm}"),
         renormalise=bool(renormalise),
-        n_groups=int(getattr(config, row.n_groups)) if grouped else 1,
-        kept_groups=int(getattr(config, row.kept_groups)) if grouped else 1,
-        act=ACT2FN[getattr(config, row.expert_activation)],
+        n_groups=int(_configured(config, row.n_groups, row)) if grouped else 1,
+        kept_groups=int(_configured(config, row.kept_groups, row)) if grouped else 1,
+        act=ACT2FN[_configured(config, row.expert_activation, row)],
         gain=None if row.gain is GainConvention.NONE else _tensor(modules.norm, "weight", row, modules.path),
         router_weight=_tensor(modules.router, row.router_weight, row, modules.path),
         router_bias=_optional_tensor(modules.router, row.router_bias, row, modules.path),
         selection_bias=_optional_tensor(modules.block, row.selection_bias, row, modules.path),
         gate_up=_tensor(modules.experts, "gate_up_proj", row, modules.path),
         down=_tensor(modules.experts, "down_proj", row, modules.path),
-        scale=1.0 if row.weight_scale is None else float(getattr(config, row.weight_scale)),
+        scale=1.0 if row.weight_scale is None else float(_configured(config, row.weight_scale, row)),
         shared=_shared(modules, row),
     )
 
@@ -325,6 +326,16 @@ def _shared(modules: LayerModules, row: FamilyRow) -> Shared | None:
     gate, up, down = (_tensor(modules.shared, f"{name}_proj.weight", row, path) for name in ("gate", "up", "down"))
     sigmoid = None if modules.shared_gate is None else _tensor(modules.shared_gate, "weight", row, path)
     return Shared(gate, up, down, sigmoid)
+
+
+def _configured(config: PreTrainedConfig, name: str, row: FamilyRow) -> Any:
+    value = getattr(config, name, None)
+    if value is None:
+        raise ContractViolation(
+            "structure", model_type=row.model_type, module=type(config).__name__, expected=f"a field {name!r}",
+            found="absent, or null",
+        )  # fmt: skip
+    return value
 
 
 def _submodule(model: nn.Module, path: str, row: FamilyRow) -> nn.Module:
