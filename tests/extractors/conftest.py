@@ -6,8 +6,9 @@ import importlib.util
 
 collect_ignore_glob: list[str] = []
 if all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
+    from tiny_runs import local
     from tiny_world import folders, make_study
 
-    __all__ = ["folders", "make_study"]
+    __all__ = ["folders", "local", "make_study"]
 else:
     collect_ignore_glob.append("test_*.py")

@@ -26,11 +26,11 @@ from tiny_world import randomise, tiny_model
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
+    Dots1Config,
+    Dots1ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     OlmoeForCausalLM,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
 )
 
 OLMOE = FAMILIES["olmoe"]
@@ -201,7 +201,7 @@ def test_a_layer_that_does_not_exist_is_refused() -> None:
         bind(tiny_model(6), [3])
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
+@pytest.mark.parametrize("family", ["llama", "dots1"])
 def test_an_unknown_family_is_refused_and_never_approximated(family: str) -> None:
     sizes: dict[str, Any] = {
         "vocab_size": 64, "hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4,
@@ -211,7 +211,9 @@ def test_an_unknown_family_is_refused_and_never_approximated(family: str) -> Non
     if family == "llama":
         model = LlamaForCausalLM(LlamaConfig(**sizes))
     else:
-        model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, num_experts=4, moe_intermediate_size=16, head_dim=8))
+        model = Dots1ForCausalLM(
+            Dots1Config(**sizes, n_routed_experts=4, n_shared_experts=1, moe_intermediate_size=16, head_dim=8)
+        )
     randomise(model, 0)
     with pytest.raises(UnsupportedArchitecture) as refusal:
         bind(model.eval(), [0])

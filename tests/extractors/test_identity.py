@@ -8,9 +8,11 @@ import struct
 import numpy as np
 import pytest
 import torch
+from atlas_extractors.models import identity
 from atlas_extractors.models.binding import bind
 from atlas_extractors.models.errors import ModelRefused
 from atlas_extractors.models.identity import (
+    Digester,
     expert_permutation,
     layer_digests,
     lowest_rank,
@@ -42,15 +44,17 @@ def test_layer_digests_cover_what_feeds_the_layer() -> None:
     model = tiny_model(1)
     live = bind(model, [1]).layers[1].live
     row = live.row
-    before = layer_digests(model, row, live)
-    assert sorted(before) == sorted(["norm.gain", "router.weight", "upstream", *(f"experts.{e}" for e in range(8))])
+    before = layer_digests(Digester(model), row, live)
+    assert sorted(before) == sorted(
+        ["local", "norm.gain", "router.weight", "upstream", *(f"experts.{e}" for e in range(8))]
+    )
     expected = hashlib.sha256(_encoded(live.gate_up[3]) + _encoded(live.down[3])).hexdigest()
     assert before["experts.3"] == "sha256:" + expected
 
     def changed(tensor: Tensor) -> set[str]:
         original = tensor.view(-1)[0].clone()
         tensor.view(-1)[0] += 1.0
-        after = layer_digests(model, row, live)
+        after = layer_digests(Digester(model), row, live)
         tensor.view(-1)[0] = original
         return {name for name in after if after[name] != before[name]}
 
@@ -58,23 +62,45 @@ def test_layer_digests_cover_what_feeds_the_layer() -> None:
     assert changed(live.router_weight) == {"router.weight"}
     assert changed(layers[1].mlp.experts.down_proj[5]) == {"experts.5"}
     assert changed(layers[1].post_attention_layernorm.weight) == {"norm.gain"}
-    for upstream in (
-        model.model.embed_tokens.weight, layers[0].mlp.gate.weight, layers[0].mlp.experts.down_proj,
-        layers[1].self_attn.q_proj.weight, layers[1].input_layernorm.weight,
-    ):  # fmt: skip
-        assert changed(upstream) == {"upstream"}
+    below = (model.model.embed_tokens.weight, layers[0].mlp.gate.weight, layers[0].mlp.experts.down_proj)
+    assert [changed(tensor) for tensor in below] == [{"upstream"}] * 3
+    own = (layers[1].self_attn.q_proj.weight, layers[1].input_layernorm.weight)
+    assert [changed(tensor) for tensor in own] == [{"local", "upstream"}] * 2
     for elsewhere in (layers[2].self_attn.q_proj.weight, model.lm_head.weight, model.model.norm.weight):
         assert changed(elsewhere) == set()
 
 
-def test_upstream_digest_is_the_specified_one() -> None:
+def test_upstream_and_local_digests_are_the_specified_ones() -> None:
     model = tiny_model(1)
     live = bind(model, [0]).layers[0].live
     names = [n for n, _ in model.named_parameters() if "layers.0.self_attn." in n or "layers.0.input_layernorm." in n]
     tensors = dict(model.named_parameters())
-    parts = [n.encode() + b"\0" + _encoded(tensors[n]) for n in sorted([*names, "model.embed_tokens.weight"])]
-    found = layer_digests(model, live.row, live)["upstream"]
-    assert found == "sha256:" + hashlib.sha256(b"".join(parts)).hexdigest()
+
+    def specified(wanted: list[str]) -> str:
+        parts = [n.encode() + b"\0" + hashlib.sha256(_encoded(tensors[n])).digest() for n in sorted(wanted)]
+        return "sha256:" + hashlib.sha256(b"".join(parts)).hexdigest()
+
+    found = layer_digests(Digester(model), live.row, live)
+    assert found["local"] == specified(names)
+    assert found["upstream"] == specified([*names, "model.embed_tokens.weight"])
+
+
+def test_each_tensor_is_hashed_once_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(1)
+    layers = [bound.live for bound in bind(model, [0, 1, 2]).layers.values()]
+    expected = [layer_digests(Digester(model), layer.row, layer) for layer in layers]
+    hashed: list[int] = []
+    digest = identity.tensor_digest
+
+    def counting(*tensors: Tensor) -> str:
+        hashed.extend(id(tensor) for tensor in tensors)
+        return digest(*tensors)
+
+    monkeypatch.setattr(identity, "tensor_digest", counting)
+    digester = Digester(model)
+    assert [layer_digests(digester, layer.row, layer) for layer in layers] == expected
+    below = [id(p) for name, p in model.named_parameters() if ".layers.0." in name and "self_attn" in name]
+    assert all(hashed.count(one) == 1 for one in below)
 
 
 def test_parameter_distance() -> None:

@@ -150,10 +150,9 @@ def test_vectors_give_the_gram_matrix() -> None:
     same = evaluate(live, arm, live.normalise(captured.layers[1].x[torch.from_numpy(windows.sampled)])[0])
     update = update_rows("arm:a", 1, DIMS, windows, same).to_pylist()[5]
     vectors = vector_rows("arm:a", 1, DIMS, windows, same, np.array([False, True, False])).to_pylist()
-    chosen = [row for row in vectors if row["position"] == update["position"]]
-    assert {row["window_id"] for row in vectors} == {"wb"}
-    assert [row["expert"] for row in chosen] == update["experts"]
-    v0, v1 = np.array([row["v0"] for row in chosen]), np.array([row["v1"] for row in chosen])
+    assert [(row["window_id"], row["position"]) for row in vectors] == [("wb", p) for p in POSITIONS[1]]
+    (row,) = (row for row in vectors if row["position"] == update["position"])
+    v0, v1 = (np.array(row[name]).reshape(len(update["experts"]), DIMS.d) for name in ("v0", "v1"))
     stacked = np.concatenate([v0, v1 - v0])
     full = stacked @ stacked.T
     np.testing.assert_allclose(update["gram"], full[np.triu_indices(len(stacked))], rtol=1e-4, atol=1e-5)

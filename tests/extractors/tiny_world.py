@@ -117,6 +117,7 @@ def contract(nuisances: dict[str, str]) -> Contract:
         "numbers": {"significant_digits": 9, "relative_tolerance": 1e-12, "rationale": why},
         "damage": {"definition": "damage.nll/1", "max_tolerance_nats": 1.0, "rationale": why},
         "success": {"definition": "success.mean/1", "max_tolerance": 0.5, "min_items": 1, "rationale": why},
+        "occupancy": {"min_effective_ratio": 0.8, "max_lost_experts": 0, "rarefied_tokens": 10, "rationale": why},
         "notes": why,
     }, strict=False)  # fmt: skip
 
@@ -140,7 +141,7 @@ def make_study(tmp_path: Path, folders: Folders) -> MakeStudy:
 
     def make(
         name: str = "study", *, windows: int = 7, base: Path = folders.base, nuisances: dict[str, str] | None = None,
-        layers: tuple[int, ...] = (0, 2), arms: tuple[str, ...] = ("near", "same"),
+        layers: tuple[int, ...] = (0, 2), arms: tuple[str, ...] = ("near", "same"), overlap_pairs: int = 10,
     ) -> StudyFolder:  # fmt: skip
         root = tmp_path / name
         root.mkdir()
@@ -148,7 +149,8 @@ def make_study(tmp_path: Path, folders: Folders) -> MakeStudy:
         (root / "contract.json").write_text(document_text(chosen), encoding="utf-8")
         rows = [
             {"window_id": f"w{at}", "cluster_id": digest_bytes(b"%d" % at), "domain": "ab"[at % 2], "source": "made up",
-             "licence": "CC0-1.0", "text": f"{at} lorem ipsum dolor sit amet"[: 24 - 4 * (at == 3)]}
+             "licence": "CC0-1.0", "text": f"{at} lorem ipsum dolor sit amet"[: 24 - 4 * (at == 3)],
+             "split": "evaluation" if at % 3 == 1 else "probe"}
             for at in range(windows)
         ]  # fmt: skip
         items = [
@@ -158,7 +160,8 @@ def make_study(tmp_path: Path, folders: Folders) -> MakeStudy:
             (root / file).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         plan = Plan(
             study="test", base=base, base_name="tiny", windows=root / "windows.jsonl", task=root / "task.jsonl",
-            contract=chosen, protected_layers=layers, positions_per_window=4, first_allowed_position=1, overlap_pairs=6, target=0.5,
+            contract=chosen, protected_layers=layers, positions_per_window=4, first_allowed_position=1,
+            overlap_pairs=overlap_pairs, target=0.5,
             tolerance=0.1, damage_tolerance_nats=0.1, pilot=None, notes="a test",
             arms=tuple(PlannedArm(name=arm, policy="test", chart_preserving=True) for arm in arms),
         )  # fmt: skip

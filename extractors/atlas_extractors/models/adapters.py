@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from atlas_extractors.models.errors import ContractViolation
@@ -32,16 +33,18 @@ from atlas_extractors.models.families import (
 class Routing:
     """Routing of `N` tokens.
 
-    dispatch: `[N, E]` scores on which competition takes place (`FamilyRow.score_space`).
-    selection: `[N, E]` the values top-k sees.
+    dispatch: `[N, E]` scores on which competition takes place (`FamilyRow.score_space`), before any group limit.
+    selection: `[N, E]` the values top-k sees; -inf where a group limit acts.
     experts: `[N, k]` ids, descending score, equal scores in ascending id.
     weights: `[N, k]` combine weights in the order of `experts`.
+    group_margin: `[N]` strength of the weakest kept group over the strongest dropped one, or none.
     """
 
     dispatch: Tensor
     selection: Tensor
     experts: Tensor
     weights: Tensor
+    group_margin: Tensor | None = None
 
 
 def ranked(scores: Tensor) -> Tensor:
@@ -50,11 +53,21 @@ def ranked(scores: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """Shared experts as one gated projection: gate and up `[s, d]`, down `[d, s]`, sigmoid gate `[1, d]` or none."""
+
+    gate: Tensor
+    up: Tensor
+    down: Tensor
+    sigmoid: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
 class RoutedLayer:
     """Tensors and constants of one routed layer.
 
     gain `[d]` or none, router_weight `[E, d]`, router_bias and selection_bias `[E]` or none, gate_up `[E, 2m, d]`,
-    down `[E, d, m]`.
+    down `[E, d, m]`; `scale` multiplies the combine weights.
     """
 
     row: FamilyRow
@@ -71,6 +84,8 @@ class RoutedLayer:
     selection_bias: Tensor | None
     gate_up: Tensor
     down: Tensor
+    scale: float = 1.0
+    shared: Shared | None = None
 
     @property
     def width(self) -> int:
@@ -114,7 +129,10 @@ class RoutedLayer:
         return g
 
     def logits(self, g: Tensor) -> Tensor:
-        """Router logits `W_r g (+ b)` in the dtype of the layer. `[N, d] -> [N, E]`."""
+        """Router logits `W_r g (+ b)` in the dtype of the layer, or in float32. `[N, d] -> [N, E]`."""
+        if self.row.wide_logits and g.dtype != torch.float64:
+            bias = None if self.router_bias is None else self.router_bias.float()
+            return linear(g.float(), self.router_weight.float(), bias)
         return linear(g, self.router_weight, self.router_bias)
 
     def route(self, g: Tensor, forced: Tensor | None = None) -> Routing:
@@ -124,15 +142,17 @@ class RoutedLayer:
     def route_logits(self, logits: Tensor, forced: Tensor | None = None) -> Routing:
         """As `route`, from logits `[N, E]`."""
         probabilities = self._activate(logits)
-        selection = self._limit_groups(
-            probabilities if self.selection_bias is None else probabilities + self.selection_bias
-        )
-        dispatch = logits if self.row.monotone else selection
-        experts = ranked(dispatch)[:, : self.top_k] if forced is None else forced
+        scores = probabilities if self.selection_bias is None else probabilities + self.selection_bias
+        selection, group_margin = self._limit_groups(scores)
+        dispatch, order = (logits, logits) if self.row.monotone else (scores, selection)
+        experts = ranked(order)[:, : self.top_k] if forced is None else forced
         weights = probabilities.gather(-1, experts)
         if self.renormalise:
             weights = weights / weights.sum(-1, keepdim=True)
-        return Routing(dispatch, selection, experts, weights.to(logits.dtype))
+        weights = weights * self.scale
+        return Routing(
+            dispatch, selection, experts, weights if self.row.wide_weights else weights.to(logits.dtype), group_margin
+        )
 
     def expert(self, expert: int, g: Tensor) -> Tensor:
         """Update of one expert before its combine weight. `[N, d] -> [N, d]`."""
@@ -148,11 +168,20 @@ class RoutedLayer:
             out[rows] = self.expert(expert, g[rows // experts.shape[1]])
         return out.view(*experts.shape, g.shape[-1])
 
+    def shared_output(self, g: Tensor) -> Tensor | None:
+        """What shared experts add, `[N, d] -> [N, d]`; none where the family has none."""
+        if self.shared is None:
+            return None
+        out = linear(self.act(linear(g, self.shared.gate)) * linear(g, self.shared.up), self.shared.down)
+        return out if self.shared.sigmoid is None else torch.sigmoid(linear(g, self.shared.sigmoid)) * out
+
     def block(self, z: Tensor) -> Tensor:
         """Everything the block adds to the residual at state `z`. `[N, d] -> [N, d]`."""
         g = self.gate(z)
         routing = self.route(g)
-        return torch.einsum("nk,nkd->nd", routing.weights, self.updates(g, routing.experts))
+        mixed = torch.einsum("nk,nkd->nd", routing.weights.to(g.dtype), self.updates(g, routing.experts))
+        shared = self.shared_output(g)
+        return mixed if shared is None else mixed + shared
 
     def to(self, dtype: torch.dtype) -> RoutedLayer:
         """The same layer in `dtype`; tensors that have it already are shared, not copied. Widening is exact."""
@@ -171,7 +200,9 @@ class RoutedLayer:
             selection_bias=maybe(self.selection_bias),
             gate_up=cast(self.gate_up),
             down=cast(self.down),
-        )
+            shared=None if self.shared is None else Shared(
+                cast(self.shared.gate), cast(self.shared.up), cast(self.shared.down), maybe(self.shared.sigmoid)),
+        )  # fmt: skip
 
     def _gain(self) -> Tensor:
         if self.gain is None:
@@ -188,15 +219,20 @@ class RoutedLayer:
             case Activation.SIGMOID:
                 return torch.sigmoid(wide)
 
-    def _limit_groups(self, scores: Tensor) -> Tensor:
+    def _limit_groups(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores with the experts of dropped groups at -inf, and the group margin where a group is dropped."""
         if self.row.group_mode is GroupMode.NONE:
-            return scores
+            return scores, None
         grouped = scores.reshape(-1, self.n_groups, scores.shape[-1] // self.n_groups)
         top2 = self.row.group_mode is GroupMode.TOP2_SUM
         strength = grouped.topk(2, dim=-1).values.sum(-1) if top2 else grouped.amax(-1)
-        kept = torch.zeros_like(strength, dtype=torch.bool)
-        kept.scatter_(-1, strength.topk(self.kept_groups, dim=-1).indices, True)
-        return grouped.masked_fill(~kept.unsqueeze(-1), float("-inf")).flatten(-2)
+        order = ranked(strength)
+        kept = torch.zeros_like(strength, dtype=torch.bool).scatter_(-1, order[:, : self.kept_groups], True)
+        margin = None
+        if self.kept_groups < self.n_groups:
+            border = strength.gather(-1, order[:, self.kept_groups - 1 : self.kept_groups + 1])
+            margin = border[:, 0] - border[:, 1]
+        return grouped.masked_fill(~kept.unsqueeze(-1), float("-inf")).flatten(-2), margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,17 +246,20 @@ class LayerModules:
     block: nn.Module
     router: nn.Module
     experts: nn.Module
+    shared: nn.Module | None = None
+    shared_gate: nn.Module | None = None
 
 
 def find_modules(model: PreTrainedModel, row: FamilyRow, index: int) -> LayerModules:
     """The modules of layer `index` as the row's paths name them.
 
     Raises:
-        ContractViolation: a path does not exist (check `structure`).
+        ContractViolation: a path does not exist, or the layer is dense (check `structure`).
     """
     path = f"{row.layers}.{index}"
     decoder = _submodule(model, path, row)
     block_path = f"{path}.{row.block}"
+    _require_routed(model, row, index)
     return LayerModules(
         index=index,
         path=path,
@@ -229,30 +268,74 @@ def find_modules(model: PreTrainedModel, row: FamilyRow, index: int) -> LayerMod
         block=_submodule(model, block_path, row),
         router=_submodule(model, f"{block_path}.{row.router}", row),
         experts=_submodule(model, f"{block_path}.{row.experts}", row),
+        shared=None if row.shared is None else _submodule(model, f"{block_path}.{row.shared}", row),
+        shared_gate=None if row.shared_gate is None else _submodule(model, f"{block_path}.{row.shared_gate}", row),
     )
+
+
+def routed_layers(model: nn.Module, row: FamilyRow) -> list[int]:
+    """Indices of the decoder layers whose block holds routed experts; the others are dense."""
+    found = []
+    for name, layer in model.get_submodule(row.layers).named_children():
+        block = getattr(layer, row.block, None)
+        if isinstance(getattr(block, row.experts, None), nn.Module):
+            found.append(int(name))
+    return found
+
+
+def _require_routed(model: nn.Module, row: FamilyRow, index: int) -> None:
+    """A layer without experts is dense if others of the model have them; else the row's paths are wrong."""
+    routed = routed_layers(model, row)
+    if routed and index not in routed:
+        raise ContractViolation(
+            "structure", model_type=row.model_type, module=f"{row.layers}.{index}", expected="a routed layer",
+            found="a dense layer: it has no router and no experts",
+            todo="protect routed layers only; this model has " + ", ".join(map(str, routed)),
+        )  # fmt: skip
 
 
 def live_layer(model: PreTrainedModel, row: FamilyRow, modules: LayerModules) -> RoutedLayer:
     """A `RoutedLayer` over the live parameters: executed dtype, no copy, nothing checked but presence."""
     config = model.config.get_text_config()
     grouped = row.group_mode is not GroupMode.NONE
-    renormalise = getattr(config, row.renormalise) if isinstance(row.renormalise, str) else row.renormalise
+    renormalise = _configured(config, row.renormalise, row) if isinstance(row.renormalise, str) else row.renormalise
     return RoutedLayer(
         row=row,
         index=modules.index,
-        top_k=int(getattr(config, row.top_k)),
+        top_k=int(_configured(config, row.top_k, row)),
         eps=_number(modules.norm, row.eps, row, f"{modules.path}.{row.norm}"),
         renormalise=bool(renormalise),
-        n_groups=int(getattr(config, row.n_groups)) if grouped else 1,
-        kept_groups=int(getattr(config, row.kept_groups)) if grouped else 1,
-        act=ACT2FN[getattr(config, row.expert_activation)],
+        n_groups=int(_configured(config, row.n_groups, row)) if grouped else 1,
+        kept_groups=int(_configured(config, row.kept_groups, row)) if grouped else 1,
+        act=ACT2FN[_configured(config, row.expert_activation, row)],
         gain=None if row.gain is GainConvention.NONE else _tensor(modules.norm, "weight", row, modules.path),
         router_weight=_tensor(modules.router, row.router_weight, row, modules.path),
         router_bias=_optional_tensor(modules.router, row.router_bias, row, modules.path),
         selection_bias=_optional_tensor(modules.block, row.selection_bias, row, modules.path),
         gate_up=_tensor(modules.experts, "gate_up_proj", row, modules.path),
         down=_tensor(modules.experts, "down_proj", row, modules.path),
+        scale=1.0 if row.weight_scale is None else float(_configured(config, row.weight_scale, row)),
+        shared=_shared(modules, row),
     )
+
+
+def _shared(modules: LayerModules, row: FamilyRow) -> Shared | None:
+    if modules.shared is None:
+        return None
+    path = f"{modules.path}.{row.block}.{row.shared}"
+    gate, up, down = (_tensor(modules.shared, f"{name}_proj.weight", row, path) for name in ("gate", "up", "down"))
+    sigmoid = None if modules.shared_gate is None else _tensor(modules.shared_gate, "weight", row, path)
+    return Shared(gate, up, down, sigmoid)
+
+
+def _configured(config: PreTrainedConfig, name: str, row: FamilyRow) -> Any:
+    value = getattr(config, name, None)
+    if value is None:
+        raise ContractViolation(
+            "structure", model_type=row.model_type, module=type(config).__name__, expected=f"a field {name!r}",
+            found="absent, or null",
+        )  # fmt: skip
+    return value
 
 
 def _submodule(model: nn.Module, path: str, row: FamilyRow) -> nn.Module:

@@ -3,7 +3,7 @@
 Fails closed. Each check has a name, which its `ContractViolation` carries:
 
 `runtime` (evaluation mode, plain modules and dtypes, one device, no expert parallelism), `structure`, `calls`,
-`gate_input`, `logits`, `selection_score`, `executed_set`, `indices`, `weights`, `updates`, `residual`.
+`gate_input`, `logits`, `selection_score`, `executed_set`, `indices`, `weights`, `updates`, `shared`, `residual`.
 """
 
 from __future__ import annotations
@@ -86,13 +86,27 @@ def _check_pass(layer: BoundLayer, trace: LayerTrace, topk: list[TopKCall]) -> N
     routing = live.route_logits(logits)
     _check_selection(layer, routing, experts, topk)
     expected = live.route_logits(logits, forced=experts).weights
-    if not _close(weights, expected):
+    if weights.dtype != expected.dtype or not _close(weights, expected):
         raise _at(layer, "weights", f"combine weights by {live.weight_rule}", _difference(weights, expected))
     _check_updates(layer, g, experts, weights, trace)
-    if trace.mixed is None or not torch.equal(y, trace.mixed):
-        raise _at(layer, "residual", "the block returns exactly its experts' output", "something else is added")
+    _check_block(layer, g, y, trace)
     if trace.after is None or not torch.equal(x + y, trace.after):
         raise _at(layer, "residual", "decoder output = norm input + block output", "another residual path")
+
+
+def _check_block(layer: BoundLayer, g: Tensor, y: Tensor, trace: LayerTrace) -> None:
+    """Shared experts compute what the row says, and the block adds exactly what it names."""
+    shared, expected = trace.shared_part(), layer.live.shared_output(g)
+    if expected is not None:
+        unit = torch.finfo(g.dtype).eps
+        gap = None if shared is None else (shared.double() - expected.double()).norm(dim=1)
+        scale = expected.double().norm(dim=1) * unit * (g.shape[1] ** 0.5 + ROUNDINGS)
+        if gap is None or not bool((gap <= scale).all()):
+            found = "not called" if shared is None else _difference(shared, expected)
+            raise _at(layer, "shared", "shared experts as one gated projection of g", found)
+    mixed = trace.mixed
+    if mixed is None or not torch.equal(y, mixed if shared is None else mixed + shared):
+        raise _at(layer, "residual", f"the block returns exactly its {layer.live.row.residual_path}", "something else")
 
 
 def _require_calls(layer: BoundLayer, trace: LayerTrace) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -137,8 +151,10 @@ def _check_logits(layer: BoundLayer, trace: LayerTrace, g: Tensor) -> Tensor:
     row = layer.live.row
     given = trace.router_outputs[row.logits_output] if len(trace.router_outputs) > row.logits_output else None
     expected = layer.live.logits(g)
-    if not isinstance(given, Tensor) or given.shape != expected.shape:
-        raise _at(layer, "logits", f"router output {row.logits_output} of shape {tuple(expected.shape)}", "another")
+    if not isinstance(given, Tensor) or given.shape != expected.shape or given.dtype != expected.dtype:
+        raise _at(
+            layer, "logits", f"router output {row.logits_output}: {expected.dtype} {tuple(expected.shape)}", "another"
+        )
     unit = torch.finfo(expected.dtype).eps
     bound = g.abs().double() @ layer.live.router_weight.abs().double().T * unit * ROUNDINGS + unit * expected.abs()
     if bool(((given.double() - expected.double()).abs() > bound).any()):
@@ -168,12 +184,15 @@ def _check_selection(layer: BoundLayer, routing: Routing, experts: Tensor, topk:
         rule = f"{row.activation}, bias {row.selection_bias}, groups {row.group_mode}"
         raise _at(layer, "selection_score", f"top-k over {rule}", _difference(scores, routing.selection))
     executed = torch.zeros_like(routing.dispatch, dtype=torch.bool).scatter_(1, experts, True)
-    chosen = ranked(routing.dispatch)[:, : layer.live.top_k]
+    order = routing.dispatch if layer.live.row.monotone else routing.selection
+    chosen = ranked(order)[:, : layer.live.top_k]
     ruled = torch.zeros_like(executed).scatter_(1, chosen, True)
     wrong = (executed != ruled).any(dim=1)
     # Equal selection scores (ties, or a softmax that merged two logits) leave the choice to the kernel.
     kth = routing.selection.sort(dim=1, descending=True).values
     tied = kth[:, layer.live.top_k - 1] == kth[:, min(layer.live.top_k, layer.live.n_experts - 1)]
+    if routing.group_margin is not None:
+        tied |= routing.group_margin == 0
     if bool((wrong & ~tied).any()):
         raise _at(layer, "executed_set", "top-k of the dispatch scores", f"{int(wrong.sum())} tokens with other sets")
 
@@ -201,8 +220,10 @@ def _check_shapes(layer: BoundLayer) -> None:
     }
     found = {"gate_up_proj": tuple(live.gate_up.shape), "down_proj": tuple(live.down.shape)}
     found["gain"] = expected["gain"] if live.gain is None else tuple(live.gain.shape)
-    if found != expected or live.top_k > experts:
+    if found != expected:
         raise _at(layer, "structure", str(expected), str(found))
+    if live.top_k > experts:
+        raise _at(layer, "structure", f"at most {experts} active experts", f"{live.row.top_k} = {live.top_k}")
 
 
 def _check_runtime(model: PreTrainedModel, row: FamilyRow) -> None:

@@ -55,6 +55,7 @@ class ResidualPath(StrEnum):
     """What the block adds to the residual stream."""
 
     EXPERTS = "experts"  # exactly sum_e rho_e u_e
+    EXPERTS_SHARED = "experts+shared"  # and the output of shared experts, gated by a sigmoid or not
 
 
 class W1Layout(StrEnum):
@@ -67,10 +68,11 @@ class W1Layout(StrEnum):
 class FamilyRow:
     """One family of routed models, as data.
 
-    Paths are attribute paths: `layers` from the causal model, `norm` and `block` from a decoder layer, `router`
-    and `experts` from the block. `renormalise` is a constant or the name of the configuration field that decides.
-    `score_space` names the space in which dispatch scores and margins are stated; `logit` requires a selection
-    that is monotone in the logits (no bias, no group limit).
+    Paths are attribute paths: `layers` from the causal model, `norm` and `block` from a decoder layer, `router`,
+    `experts`, `selection_bias`, `shared` and `shared_gate` from the block. `renormalise` is a constant or the name of the
+    configuration field that decides; `weight_scale`, `n_groups` and `kept_groups` name configuration fields.
+    `wide_logits`: the router's linear map runs in float32 whatever the executed dtype; `wide_weights`: combine weights
+    stay float32 instead of being cast to the dtype of the logits.
     """
 
     model_type: str
@@ -93,11 +95,14 @@ class FamilyRow:
     n_groups: str = "n_group"
     kept_groups: str = "topk_group"
     renormalise: bool | str = False
+    weight_scale: str | None = None
+    wide_logits: bool = False
+    wide_weights: bool = False
     experts: str = "experts"
     expert_activation: str = "hidden_act"
     w1_layout: W1Layout = W1Layout.GATE_UP_STACKED
-    residual_path: ResidualPath = ResidualPath.EXPERTS
-    score_space: str = "logit"
+    shared: str | None = None
+    shared_gate: str | None = None
     n_experts: str = "num_experts"
     top_k: str = "num_experts_per_tok"
     logits_output: int = 0
@@ -107,6 +112,16 @@ class FamilyRow:
         """Whether selection is monotone in the logits, so that the logits are the dispatch scores."""
         return self.selection_bias is None and self.group_mode is GroupMode.NONE
 
+    @property
+    def score_space(self) -> str:
+        """The space in which dispatch scores and margins are stated, as evidence states it."""
+        return "logit" if self.monotone else f"{self.activation.value}+bias"
+
+    @property
+    def residual_path(self) -> ResidualPath:
+        """What the block adds to the residual stream."""
+        return ResidualPath.EXPERTS if self.shared is None else ResidualPath.EXPERTS_SHARED
+
     def weight_rule(self, *, renormalise: bool) -> str:
         """The name of the combine-weight rule as evidence states it."""
         name = f"{self.activation.value}_topk"
@@ -114,7 +129,30 @@ class FamilyRow:
 
 
 FAMILIES: dict[str, FamilyRow] = {
-    row.model_type: row for row in (FamilyRow(model_type="olmoe", renormalise="norm_topk_prob"),)
+    row.model_type: row
+    for row in (
+        FamilyRow(model_type="olmoe", renormalise="norm_topk_prob"),
+        FamilyRow(
+            model_type="qwen2_moe",
+            renormalise="norm_topk_prob",
+            shared="shared_expert",
+            shared_gate="shared_expert_gate",
+        ),
+        FamilyRow(model_type="qwen3_moe", renormalise="norm_topk_prob"),
+        FamilyRow(model_type="mixtral", renormalise=True, wide_weights=True, n_experts="num_local_experts"),
+        FamilyRow(
+            model_type="deepseek_v3",
+            activation=Activation.SIGMOID,
+            selection_bias="gate.e_score_correction_bias",
+            group_mode=GroupMode.TOP2_SUM,
+            renormalise="norm_topk_prob",
+            weight_scale="routed_scaling_factor",
+            wide_logits=True,
+            wide_weights=True,
+            shared="shared_experts",
+            n_experts="n_routed_experts",
+        ),
+    )
 }
 
 

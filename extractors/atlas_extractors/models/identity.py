@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -36,45 +36,71 @@ def tensor_digest(*tensors: Tensor) -> str:
     return "sha256:" + hasher.hexdigest()
 
 
-def layer_digests(model: nn.Module, row: FamilyRow, layer: RoutedLayer) -> dict[str, str]:
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and every persistent buffer of a model by name; a tensor that is tied appears once."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor
+    return found
+
+
+class Digester:
+    """Digests of a model's stored tensors, each computed when it is first needed and only once."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._tensors = stored_tensors(model)
+        self._known: dict[str, bytes] = {}
+
+    def over(self, inside: Sequence[str], outside: Sequence[str] = ()) -> str:
+        """`sha256:...` over the tensors below the given prefixes, in sorted order of name: name, NUL, 32 raw bytes."""
+        hasher = hashlib.sha256()
+        for name in sorted(self._tensors):
+            if name.startswith(tuple(inside)) and not name.startswith(tuple(outside)):
+                hasher.update(name.encode() + b"\0" + self._raw(name))
+        return "sha256:" + hasher.hexdigest()
+
+    def _raw(self, name: str) -> bytes:
+        if name not in self._known:
+            self._known[name] = bytes.fromhex(tensor_digest(self._tensors[name]).removeprefix("sha256:"))
+        return self._known[name]
+
+
+def layer_digests(digester: Digester, row: FamilyRow, layer: RoutedLayer) -> dict[str, str]:
     """Digest of each tensor that feeds the layer's channels.
 
-    `norm.gain`, `router.weight`, `router.bias` where there is one, `experts.i` (input then output projection), and
-    `upstream`: every parameter on which the state entering the layer's block norm depends. `model` and `layer` hold
-    the stored weights widened to float32; equal digests mean equal bits.
+    `norm.gain`, `router.weight`, `router.bias`, `selection.bias` and `shared` where the family has them, `experts.i` (input
+    then output projection), `local` (this layer's attention and input norm) and `upstream` (embeddings, all lower layers and
+    `local`): every tensor on which the state entering the block norm depends. The digester's model and `layer` hold the
+    stored weights widened to float32; equal digests mean equal bits.
     """
     digests = {"router.weight": tensor_digest(layer.router_weight)}
-    if layer.gain is not None:
-        digests["norm.gain"] = tensor_digest(layer.gain)
-    for name, bias in (("router.bias", layer.router_bias), ("router.selection_bias", layer.selection_bias)):
-        if bias is not None:
-            digests[name] = tensor_digest(bias)
+    for name, tensor in (("norm.gain", layer.gain), ("router.bias", layer.router_bias),
+                         ("selection.bias", layer.selection_bias)):  # fmt: skip
+        if tensor is not None:
+            digests[name] = tensor_digest(tensor)
     for expert in range(layer.n_experts):
         digests[f"experts.{expert}"] = tensor_digest(layer.gate_up[expert], layer.down[expert])
-    digests["upstream"] = _upstream_digest(model, row, layer.index)
+    own = f"{row.layers}.{layer.index}"
+    block = f"{own}.{row.block}."
+    if layer.shared is not None:
+        digests["shared"] = digester.over((block,), outside=(f"{block}{row.router}.", f"{block}{row.experts}."))
+    local = [f"{own}.{part}." for part in (row.attention, row.input_norm)]
+    below = [f"{row.layers}.{number}." for number in range(layer.index)]
+    digests["local"] = digester.over(local)
+    digests["upstream"] = digester.over((f"{row.embedding}.", *below, *local))
     return digests
 
 
-def _upstream_digest(model: nn.Module, row: FamilyRow, index: int) -> str:
-    below = tuple(f"{row.layers}.{number}." for number in range(index))
-    own = tuple(f"{row.layers}.{index}.{part}." for part in (row.attention, row.input_norm))
-    prefixes = (f"{row.embedding}.", *below, *own)
-    hasher = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters(remove_duplicate=False)):
-        if name.startswith(prefixes):
-            hasher.update(name.encode() + b"\0")
-            for part in tensor_encoding(parameter):
-                hasher.update(part)
-    return "sha256:" + hasher.hexdigest()
-
-
 def parameter_distance(base: nn.Module, arm: nn.Module) -> float:
-    """`||theta1 - theta0|| / ||theta0||` over all parameters, accumulated in float64.
+    """`||theta1 - theta0|| / ||theta0||` over all parameters and persistent buffers, accumulated in float64.
 
     Raises:
         ModelRefused: the two models do not have the same parameters.
     """
-    ours, theirs = dict(base.named_parameters()), dict(arm.named_parameters())
+    ours, theirs = stored_tensors(base), stored_tensors(arm)
     if {name: p.shape for name, p in ours.items()} != {name: p.shape for name, p in theirs.items()}:
         odd = sorted(set(ours) ^ set(theirs)) or [n for n in ours if ours[n].shape != theirs[n].shape]
         raise ModelRefused(
@@ -116,9 +142,24 @@ def lowest_rank(projections: Iterable[Tensor]) -> int:
     return min(_rank(projection) for projection in projections)
 
 
+def gram_spectrum(wide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvalues (squared singular values), eigenvectors of the Gram matrix on the smaller side, and which count.
+
+    Singular values up to `max(2m, d) * eps * sigma_max`, eps of float32, count as zero.
+    """
+    values, vectors = torch.linalg.eigh(_gram(wide))
+    return values, vectors, _counted(values, wide)
+
+
+def _gram(wide: Tensor) -> Tensor:
+    return wide @ wide.T if wide.shape[0] < wide.shape[1] else wide.T @ wide
+
+
+def _counted(values: Tensor, wide: Tensor) -> Tensor:
+    sigma = values.clamp_min(0).sqrt()
+    return sigma > max(wide.shape) * torch.finfo(torch.float32).eps * sigma.max()
+
+
 def _rank(projection: Tensor) -> int:
     wide = projection.detach().to("cpu", torch.float64)
-    gram = wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide
-    sigma = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
-    threshold = max(projection.shape) * torch.finfo(torch.float32).eps * sigma.max()
-    return int((sigma > threshold).sum())
+    return int(_counted(torch.linalg.eigvalsh(_gram(wide)), wide).sum())

@@ -23,7 +23,8 @@ class LayerTrace:
     """One layer in one forward pass, all tokens flattened to `N` rows, executed dtype.
 
     x `[N, d]` norm input, g `[N, d]` router input, router_outputs as returned, h `[N, d]` experts input,
-    experts and weights `[N, k]`, mixed `[N, d]` experts output, y `[N, d]` block output, after `[N, d]` decoder output.
+    experts and weights `[N, k]`, mixed `[N, d]` experts output, shared `[N, d]` and shared_gate `[N, 1]` outputs of these
+    modules, y `[N, d]` block output, after `[N, d]` decoder output.
     """
 
     calls: dict[str, int] = field(default_factory=lambda: {"norm": 0, "router": 0, "experts": 0, "block": 0})
@@ -34,8 +35,16 @@ class LayerTrace:
     experts: Tensor | None = None
     weights: Tensor | None = None
     mixed: Tensor | None = None
+    shared: Tensor | None = None
+    shared_gate: Tensor | None = None
     y: Tensor | None = None
     after: Tensor | None = None
+
+    def shared_part(self) -> Tensor | None:
+        """What shared experts added, from the modules' own outputs; none where the family has none."""
+        if self.shared is None or self.shared_gate is None:
+            return self.shared
+        return torch.sigmoid(self.shared_gate) * self.shared
 
 
 def rows(tensor: Tensor) -> Tensor:
@@ -92,6 +101,16 @@ class Taps:
         def decoder_call(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             trace.after = rows(output[0] if isinstance(output, tuple) else output)
 
+        def shared_call(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            trace.shared = rows(output)
+
+        def shared_gate_call(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            trace.shared_gate = rows(output)
+
+        if modules.shared is not None:
+            self._handles.append(modules.shared.register_forward_hook(shared_call))
+        if modules.shared_gate is not None:
+            self._handles.append(modules.shared_gate.register_forward_hook(shared_gate_call))
         self._handles += [
             modules.norm.register_forward_pre_hook(norm_input),
             modules.router.register_forward_hook(router_call),

@@ -52,7 +52,8 @@ class Captured:
 def capture(bound: BoundModel, tokens: Tensor, *, keep_updates: bool = False) -> Captured:
     """One teacher-forced forward pass over windows of equal length, `[B, S]`, without padding.
 
-    `reconstruction_error` is the worst over tokens of `||sum rho u - y|| / ||y||`, in float64.
+    `reconstruction_error` is the worst over tokens of `||sum rho u - y|| / ||y||`, in float64; what shared experts add
+    belongs to the sum.
 
     Raises:
         ContractViolation: a layer was not called exactly once (check `calls`).
@@ -87,11 +88,13 @@ def capture(bound: BoundModel, tokens: Tensor, *, keep_updates: bool = False) ->
 
 
 def _reconstruction_error(trace: LayerTrace, updates: Tensor) -> float:
-    weights, y = _present(trace.weights), _present(trace.y)
+    weights, y, shared = _present(trace.weights), _present(trace.y), trace.shared_part()
     worst = 0.0
     for start in range(0, y.shape[0], CHUNK):
         part = slice(start, start + CHUNK)
         total = torch.einsum("nk,nkd->nd", weights[part].double(), updates[part].double())
+        if shared is not None:
+            total += shared[part].double()
         real = y[part].double()
         gap = (total - real).norm(dim=1) / real.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
         worst = max(worst, float(gap.max()))

@@ -77,17 +77,28 @@ def evaluate(base: RoutedLayer, arm: RoutedLayer, z0: Tensor) -> SameState:
     """
     if base.gate_up.shape != arm.gate_up.shape or base.router_weight.dtype != arm.router_weight.dtype:
         raise ValueError("same-state evaluation needs two layers of one shape and dtype")
-    n_experts, k = base.n_experts, base.top_k
+    width = min(base.n_experts, 2 * base.top_k + 1)
     with torch.inference_mode():
         g0, g1 = base.gate(z0), arm.gate(z0)
         routing0, routing1 = base.route(g0), arm.route(g1)
-        order = ranked(routing0.dispatch)
-        pair_out, pair_in = order[:, k - 1], order[:, k] if k < n_experts else torch.full_like(order[:, 0], -1)
+        pair_out, pair_in = _pair(base, routing0)
         member = _membership(routing0, routing1, pair_in)
-        slots = _slots(member, width=min(n_experts, 2 * k + 1))
+        slots = _slots(member, width)
         u0, u1 = _updates(base, arm, g0, g1, member, slots)
         forced = arm.route(g1, forced=routing0.experts)
-        return _assemble(z0, slots, member, routing0, routing1, forced, pair_out, pair_in, u0, u1)
+        shared = base.shared_output(g0), arm.shared_output(g1)
+        return _assemble(z0, slots, member, (routing0, routing1, forced), (pair_out, pair_in), (u0, u1), shared)
+
+
+def _pair(base: RoutedLayer, routing: Routing) -> tuple[Tensor, Tensor]:
+    """The lowest member and the highest admissible non-member by the base's scores; -1 where there is none."""
+    scores, k = routing.dispatch if base.row.monotone else routing.selection, base.top_k
+    order = ranked(scores)
+    out = order[:, k - 1]
+    if k == base.n_experts:
+        return out, torch.full_like(out, -1)
+    into = order[:, k]
+    return out, into.masked_fill(torch.isneginf(scores.gather(1, into.unsqueeze(1)).squeeze(1)), -1)
 
 
 def _membership(routing0: Routing, routing1: Routing, pair_in: Tensor) -> Tensor:
@@ -124,29 +135,28 @@ def _assemble(
     z0: Tensor,
     slots: Tensor,
     member: Tensor,
-    routing0: Routing,
-    routing1: Routing,
-    forced: Routing,
-    pair_out: Tensor,
-    pair_in: Tensor,
-    u0: Tensor,
-    u1: Tensor,
+    routings: tuple[Routing, Routing, Routing],
+    pair: tuple[Tensor, Tensor],
+    updates: tuple[Tensor, Tensor],
+    shared: tuple[Tensor | None, Tensor | None],
 ) -> SameState:
     z = z0.double()
+    routing0, routing1, forced = routings
+    u0, u1 = updates
     v0, uz0, uu0 = _tangent(u0.double(), z)
     v1, uz1, uu1 = _tangent(u1.double(), z)
     rho0, in0 = _on_slots(routing0, slots)
     rho1, in1 = _on_slots(routing1, slots)
     vectors = torch.cat([v0, v1 - v0], dim=1)
-    y0, y1 = _mix(rho0, u0), _mix(rho1, u1)
+    y0, y1 = _block(rho0, u0, shared[0]), _block(rho1, u1, shared[1])
     b = routing0.experts.shape[1] - 1  # `R0` is in ranked order: its last member is b
     return SameState(
         lengths=member.sum(dim=1),
         experts=slots,
         in0=in0,
         in1=in1,
-        pair_out=pair_out,
-        pair_in=pair_in,
+        pair_out=pair[0],
+        pair_in=pair[1],
         rho0=rho0,
         rho1=rho1,
         rho0_b=routing0.weights[:, b],
@@ -181,6 +191,12 @@ def _on_slots(routing: Routing, slots: Tensor) -> tuple[Tensor, Tensor]:
     # An int64 mask holds 63 places; a wider union is refused where rows are built, so clamping hides nothing.
     bits = torch.tensor([1 << min(place, 62) for place in range(slots.shape[1])], device=slots.device)
     return full.gather(1, index) * used, ((inside.gather(1, index) & used) * bits).sum(dim=1)
+
+
+def _block(rho: Tensor, updates: Tensor, shared: Tensor | None) -> Tensor:
+    """Everything the block adds, float64: the weighted updates and what shared experts add."""
+    mixed = _mix(rho, updates)
+    return mixed if shared is None else mixed + shared.double()
 
 
 def _mix(rho: Tensor, vectors: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
     1. read and check the pre-registration, contract, probe and models
     2. `window` rows
     3. base, then null arms, then arms: one fresh worker process per run; each batch is one transaction
-    4. `task` rows, then `layer` rows, which mark a run complete; one step of the run log
+    4. `task` rows, for base and arms `overlap` rows, then `layer` rows, which mark a run complete; one step of the run log
 
 What is committed is never computed again, and batches are a pure function of the plan, so an interrupted extraction
 that is run again ends with the same content. Memory holds one batch.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ import pyarrow as pa
 from atlas_extractors.models.loading import Execution, check_same_sizes, check_same_tokenizer, read_sizes
 from atlas_extractors.routing.interrupt import Interruptible
 from atlas_extractors.routing.journal import Errors, Journal
+from atlas_extractors.routing.pairs import base_pairs, pair_rows
 from atlas_extractors.routing.plan import Batch, plan_batches
 from atlas_extractors.routing.process import WorkerProcess
 from atlas_extractors.routing.rows import run_row, window_rows
@@ -114,11 +116,6 @@ def prepare(request: Request) -> tuple[Study, list[Run], Dims]:
         raise UsageError(
             "There is no run log beside the pre-registration.", where=str(request.preregistration.with_name(LOG_NAME)),
             expected="the log that the pre-registration started", todo="keep run_log.json beside the pre-registration",
-        )  # fmt: skip
-    if planned.expected_rows.update_vector or planned.expected_rows.overlap:
-        raise UsageError(
-            "The pre-registration expects tables that this extractor does not write.", where=str(study.path),
-            expected="no rows of update_vector and overlap", found="expected rows of one of them",
         )  # fmt: skip
     deepest = max(planned.protected_layers)
     if deepest >= sizes.n_layers:
@@ -242,6 +239,7 @@ class _Extraction:
                 self._commit([("run", run_row(self.dims, _run_facts(run, worker.hello)))])
             errors = self._batches(run, worker, batches, done)
             self._tasks(run, worker)
+            self._overlaps(run, worker)
             worst = {str(layer): max(found[str(layer)] for found in errors) for layer in layers}
             _, tables = worker.call({"op": "finish", "errors": worst})
             self._commit(tables)
@@ -280,19 +278,18 @@ class _Extraction:
             "ids": [window.window_id for window in windows],
             "tokens": [self.study.tokens[member].tolist() for member in batch.members],
             "positions": [list(self.study.positions[member]) for member in batch.members],
-            "vectors": [False] * len(windows),
+            "vectors": [window.split == "evaluation" for window in windows],
         }
-        return header, [] if run.base is None else self._base_states(batch)
+        layers = range(len(self.study.preregistration.protected_layers))
+        return header, [] if run.base is None else [self._base_states(place, batch.members) for place in layers]
 
-    def _base_states(self, batch: Batch) -> list[bytes]:
-        """The base's states at the batch's sampled positions, per protected layer: float32 `[B * P, d]`."""
-        blobs = []
-        for place, layer in enumerate(self.study.preregistration.protected_layers):
-            for member in batch.members:
-                if not self.states.has(place, member):
-                    self._keep_states(place, [member], self._stored_states(layer, member))
-            blobs.append(b"".join(self.states.get(place, member) for member in batch.members))
-        return blobs
+    def _base_states(self, place: int, members: Sequence[int]) -> bytes:
+        """The base's states at the sampled positions of some windows in one protected layer: float32 `[n * P, d]`."""
+        layer = self.study.preregistration.protected_layers[place]
+        for member in members:
+            if not self.states.has(place, member):
+                self._keep_states(place, [member], self._stored_states(layer, member))
+        return b"".join(self.states.get(place, member) for member in members)
 
     def _stored_states(self, layer: int, member: int) -> pa.Table:
         """The base's `state` rows of one window, from an earlier run of the command."""
@@ -312,6 +309,27 @@ class _Extraction:
         z = rows.column("z").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         for member, part in zip(members, np.split(z, len(members)), strict=True):
             self.states.put(place, member, part)
+
+    def _overlaps(self, run: Run, worker: WorkerProcess) -> None:
+        """Table `overlap` of base and arms; the pairs are those of the base."""
+        plan, count = self.study.preregistration, len(self.study.tokens)
+        if run.role == "null" or not plan.overlap_pairs:
+            return
+        for place, layer in enumerate(plan.protected_layers):
+            if self.store.has_cell("overlap", run_id=run.run_id, layer=layer):
+                continue
+            states = partial(self._base_states, place)
+            if run.role == "base":
+                pairs, visits = base_pairs(worker, layer, states, count, plan.overlap_pairs)
+            else:
+                known = self.store.arrow("overlap", run_id="base", layer=layer)
+                first, second = (known.column(name).to_pylist() for name in ("expert_a", "expert_b"))
+                pairs, visits = (
+                    list(zip(first, second, strict=True)),
+                    known.column("visits").to_numpy().astype(np.int64),
+                )
+            rows = pair_rows(worker, run.run_id, layer, self.dims, states, count, pairs, visits)
+            self._commit([("overlap", rows)])
 
     def _tasks(self, run: Run, worker: WorkerProcess) -> None:
         def shape(item: TaskItem) -> tuple[int, int]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from atlas_extractors.models.adapters import RoutedLayer, ranked
+from atlas_extractors.models.families import GroupMode
 from atlas_extractors.routing.capture import LayerCapture
 from atlas_extractors.routing.evaluator import SameState
 from atlas_schema.canonical import canonical_json
@@ -133,7 +134,7 @@ class Executed:
     """Executed routing of `N` tokens in canonical order: experts by descending dispatch, ties to the lower id.
 
     experts and weights `[N, k]`; dispatch `[N, E]` widened to float32; pair_out, pair_in `[N]` (-1: no competitor);
-    margin `[N]`; tie and saturated `[N]`.
+    margin `[N]`; tie and saturated `[N]`; admissible `[N, E]` and group_margin `[N]` where a group limit acts.
     """
 
     experts: Tensor
@@ -144,21 +145,28 @@ class Executed:
     margin: Tensor
     tie: Tensor
     saturated: Tensor
+    admissible: Tensor | None
+    group_margin: Tensor | None
 
 
 def executed_routing(captured: LayerCapture, live: RoutedLayer) -> Executed:
     """Order the executed set by the executed scores and find its competitors."""
-    dispatch = live.route_logits(captured.logits, forced=captured.experts).dispatch.to(torch.float32)
+    routing = live.route_logits(captured.logits, forced=captured.experts)
+    dispatch = routing.dispatch.to(torch.float32)
+    scores = dispatch if live.row.monotone else routing.selection.to(torch.float32)
     n_experts, k = dispatch.shape[1], captured.experts.shape[1]
     inside = torch.zeros_like(dispatch, dtype=torch.bool).scatter_(1, captured.experts, True)
     # One stable sort puts members first by score, then the others by score; equal scores keep ascending id.
-    by_score = ranked(dispatch)
+    by_score = ranked(scores)
     members_first = torch.sort((~inside).gather(1, by_score).to(torch.int8), dim=1, stable=True).indices
     order = by_score.gather(1, members_first)
     experts = order[:, :k]
     slot = (captured.experts.unsqueeze(1) == experts.unsqueeze(2)).int().argmax(dim=2)
     pair_out = experts[:, k - 1]
-    pair_in = order[:, k] if k < n_experts else torch.full_like(pair_out, -1)
+    pair_in = torch.full_like(pair_out, -1)
+    if k < n_experts:
+        none_left = torch.isneginf(scores.gather(1, order[:, k : k + 1])).squeeze(1)
+        pair_in = order[:, k].masked_fill(none_left, -1)
     lowest = dispatch.gather(1, pair_out.unsqueeze(1)).squeeze(1)
     highest = dispatch.gather(1, pair_in.clamp_min(0).unsqueeze(1)).squeeze(1)
     raw = torch.where(pair_in >= 0, lowest - highest, torch.zeros_like(lowest))
@@ -171,6 +179,8 @@ def executed_routing(captured: LayerCapture, live: RoutedLayer) -> Executed:
         margin=raw.clamp_min(0.0),
         tie=(raw == 0) & (pair_in >= 0),
         saturated=raw < 0,
+        admissible=None if live.row.group_mode is GroupMode.NONE else ~torch.isneginf(routing.selection),
+        group_margin=routing.group_margin,
     )
 
 
@@ -188,7 +198,7 @@ def routing_rows(
         "competitor_in": Nullable(_numpy(executed.pair_in.clamp_min(0)), has_pair),
         "competitor_out": executed.pair_out,
         "margin": Nullable(_numpy(executed.margin), has_pair),
-        "group_margin": None, "flags": flags,
+        "group_margin": executed.group_margin, "flags": flags,
     })  # fmt: skip
 
 
@@ -211,13 +221,15 @@ def state_rows(
     return build("state", dims, len(rows), {
         "run_id": run_id, "layer": layer, **windows.sampled_keys(),
         "z": z, "r": r, "g": Nullable(_numpy(g), ~derived), "dispatch": executed.dispatch[rows],
-        "admissible": None, "weights": executed.weights[rows],
+        "admissible": None if executed.admissible is None else executed.admissible[rows], "weights": executed.weights[rows],
         "margin_logit": Nullable(_numpy(margin), _numpy(into.squeeze(1) >= 0)) if monotone else None,
     })  # fmt: skip
 
 
-def update_rows(run_id: str, layer: int, dims: Dims, windows: Windows, same: SameState) -> pa.Table:
-    """Table `update` at the sampled positions: same-state evaluation of base and arm.
+def update_rows(
+    run_id: str, layer: int, dims: Dims, windows: Windows, same: SameState, angles: Tensor | None = None
+) -> pa.Table:
+    """Table `update` at the sampled positions: same-state evaluation of base and arm, and transport angles `[B * P]`.
 
     Raises:
         AtlasError: a token has more experts than the set bitmasks have bits.
@@ -244,40 +256,45 @@ def update_rows(run_id: str, layer: int, dims: Dims, windows: Windows, same: Sam
         "dispatch0": same.dispatch0, "dispatch1": same.dispatch1,
         "uz0": listed(same.uz0), "uu0": listed(same.uu0), "uz1": listed(same.uz1), "uu1": listed(same.uu1),
         "gram": Ragged(_numpy(gram), _numpy(sizes).astype(np.int64)),
-        "dV_norm": same.dV_norm, "y0_norm": same.y0_norm, "dy_norm": same.dy_norm, "transport_angle": None,
+        "dV_norm": same.dV_norm, "y0_norm": same.y0_norm, "dy_norm": same.dy_norm, "transport_angle": angles,
     })  # fmt: skip
 
 
 def vector_rows(
     run_id: str, layer: int, dims: Dims, windows: Windows, same: SameState, chosen: npt.NDArray[np.bool_]
 ) -> pa.Table:
-    """Table `update_vector`: the vectors themselves for the windows marked in `chosen` `[B]`."""
-    per_window = windows.positions.shape[1]
-    wanted = torch.from_numpy(np.repeat(chosen, per_window))
-    used = (same.experts >= 0) & wanted.unsqueeze(1)
-    counts = _numpy(used.sum(dim=1))
+    """Table `update_vector`: the vectors themselves, one expert after another, for the windows marked in `chosen` `[B]`."""
+    wanted = np.repeat(chosen, windows.positions.shape[1])
+    used = (same.experts >= 0) & torch.from_numpy(wanted).unsqueeze(1)
+    lengths = _numpy(same.lengths).astype(np.int64)[wanted] * dims.d
     keys = windows.sampled_keys()
-    return build("update_vector", dims, int(counts.sum()), {
+    return build("update_vector", dims, int(wanted.sum()), {
         "run_id": run_id, "layer": layer,
-        "window_id": np.repeat(np.asarray(keys["window_id"]), counts),
-        "position": np.repeat(np.asarray(keys["position"]), counts),
-        "expert": same.experts[used], "v0": same.v0[used], "v1": same.v1[used],
+        "window_id": np.asarray(keys["window_id"])[wanted], "position": np.asarray(keys["position"])[wanted],
+        "v0": Ragged(_numpy(same.v0[used]).reshape(-1), lengths), "v1": Ragged(_numpy(same.v1[used]).reshape(-1), lengths),
     })  # fmt: skip
 
 
-def output_rows(run_id: str, dims: Dims, windows: Windows, logits: Tensor) -> pa.Table:
-    """Table `output` from logits `[B, S, V]`: position p predicts token p + 1. Nats, float32."""
+def output_rows(run_id: str, dims: Dims, windows: Windows, logits: Tensor, base: Tensor | None = None) -> pa.Table:
+    """Table `output` from logits `[B, S, V]`: position p predicts token p + 1. Nats, float32.
+
+    `base` `[B, S, V]`: the base's logits, for `kl_from_base`, summed over the vocabulary in float64.
+    """
     length = windows.tokens.shape[1] - 1
-    nll, top1, entropy = [], [], []
+    nll, top1, entropy, divergence = [], [], [], []
     for window in range(len(windows.ids)):  # one window at a time bounds the float32 copy of the logits
         scores = torch.log_softmax(logits[window, :-1].to(torch.float32), dim=-1)
         target = torch.from_numpy(windows.tokens[window, 1:]).to(scores.device)
         nll.append(-scores.gather(1, target.unsqueeze(1)).squeeze(1))
         top1.append(logits[window, :-1].argmax(dim=-1))
         entropy.append(-(scores.exp() * scores).nan_to_num(0.0).sum(dim=-1))
+        if base is not None:
+            reference = torch.log_softmax(base[window, :-1].to(torch.float32), dim=-1).double()
+            divergence.append((reference.exp() * (reference - scores.double())).nan_to_num(0.0).sum(dim=-1))
     return build("output", dims, len(windows.ids) * length, {
         "run_id": run_id, **windows.token_keys(length),
-        "nll": torch.cat(nll), "top1": torch.cat(top1), "entropy": torch.cat(entropy), "kl_from_base": None,
+        "nll": torch.cat(nll), "top1": torch.cat(top1), "entropy": torch.cat(entropy),
+        "kl_from_base": torch.cat(divergence) if divergence else None,
     })  # fmt: skip
 
 
@@ -290,6 +307,7 @@ def window_rows(
         "window_id": [w.window_id for w in windows], "cluster_id": [w.cluster_id for w in windows],
         "domain": [w.domain for w in windows], "split": [w.split for w in windows],
         "n_bytes": np.array([w.n_bytes for w in windows]),
+        "predicted_bytes": np.array([w.predicted_bytes for w in windows]),
         "tokens": Ragged(np.concatenate(tokens), lengths),
         "positions": np.array(positions).reshape(len(windows), dims.P),
     })  # fmt: skip
@@ -309,12 +327,32 @@ def layer_row(
     return build("layer", dims, 1, {
         "run_id": run_id, "layer": stored.index, "d": stored.width, "n_experts": stored.n_experts,
         "top_k": stored.top_k, "eps": stored.eps, "norm_kind": stored.row.norm_kind.value,
-        "gain": gain.unsqueeze(0), "router_weight": stored.router_weight.reshape(1, -1),
+        "gain": gain.unsqueeze(0), "gain_convention": stored.row.gain.value,
+        "router_weight": stored.router_weight.reshape(1, -1),
         "router_bias": None if stored.router_bias is None else stored.router_bias.unsqueeze(0),
-        "score_space": stored.row.score_space, "weight_rule": stored.weight_rule, "executed_dtype": executed_dtype,
+        "selection_bias": None if stored.selection_bias is None else stored.selection_bias.unsqueeze(0),
+        "score_space": stored.row.score_space, "weight_rule": stored.weight_rule, "weight_scale": stored.scale,
+        "group_mode": stored.row.group_mode.value, "n_groups": stored.n_groups, "kept_groups": stored.kept_groups,
+        "executed_dtype": executed_dtype,
         "residual_path": stored.row.residual_path.value, "w1_kind": stored.row.w1_layout.value, "w1_rank_min": rank,
         "tensor_digests": canonical_json(dict(digests)).decode(),
         "reconstruction_error": reconstruction_error, "identity_permutation": permutation.reshape(1, -1),
+    })  # fmt: skip
+
+
+def overlap_rows(
+    run_id: str, layer: int, dims: Dims, pairs: Sequence[tuple[int, int]], visits: npt.NDArray[np.int64],
+    facts: Sequence[tuple[int, float | None]], sums: npt.NDArray[np.float64],
+) -> pa.Table:  # fmt: skip
+    """Table `overlap`: visits `[n]`, rank and condition number, and the sums `[n, 4]` of `OverlapMaps.sums`, per pair."""
+    condition = np.array([np.nan if value is None else value for _, value in facts])
+    residual, scale, drift, drift_scale = sums.T
+    return build("overlap", dims, len(pairs), {
+        "run_id": run_id, "layer": layer,
+        "expert_a": np.array([a for a, _ in pairs]), "expert_b": np.array([b for _, b in pairs]), "visits": visits,
+        "rank": np.array([rank for rank, _ in facts]), "cond": Nullable(np.nan_to_num(condition), ~np.isnan(condition)),
+        "residual": np.divide(residual, scale, out=np.zeros_like(residual), where=scale > 0),
+        "drift_num": drift, "drift_den": drift_scale,
     })  # fmt: skip
 
 

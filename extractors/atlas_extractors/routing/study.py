@@ -21,6 +21,7 @@ from atlas_schema.study.probe import (
     load_tokenizer,
     load_windows,
     positions_for,
+    predicted_bytes,
     token_digest,
 )
 
@@ -70,6 +71,7 @@ def open_study(path: Path, base: Path, contract: Path | None = None) -> Study:
             raise UsageError("A pre-registered window is not in the probe file.", where=where)
         ids = encode(tokenizer, texts[window.window_id])
         _require_digest(token_digest(ids), window.token_digest, "window", where)
+        _require_bytes(predicted_bytes(tokenizer, texts[window.window_id]), window.predicted_bytes, where)
         tokens.append(np.array(ids, dtype=np.uint32))
         sampled = positions_for(
             window.token_digest, len(ids), preregistration.positions_per_window, preregistration.first_allowed_position
@@ -109,6 +111,14 @@ def _require_file(path: Path, expected: str, what: str) -> None:
         raise UsageError(
             f"The {what} is not the pre-registered one.", where=str(path), expected=expected, found=found,
             todo="restore the file that was pre-registered, or start a new study",
+        )  # fmt: skip
+
+
+def _require_bytes(found: int, expected: int, where: str) -> None:
+    if found != expected:
+        raise UsageError(
+            "The predicted bytes of a window are not the pre-registered ones.", where=where, expected=str(expected),
+            found=str(found), todo="use the base and the tokenizers version that the pre-registration was made with",
         )  # fmt: skip
 
 

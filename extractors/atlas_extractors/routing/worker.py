@@ -1,8 +1,9 @@
 """One model, one fresh process: loads it, binds it, answers requests for evidence until its input closes.
 
 Run as `python -m atlas_extractors.routing.worker` by `atlas_extractors.routing.extract`, which alone writes to the
-store. Requests: `batch` (rows of some windows), `check` (the self-check alone), `task`, `finish` (layer rows).
-Memory holds one model, the routed layers of the base, and one batch.
+store. Requests: `batch` (rows of some windows), `check` (the self-check alone), `task`, `visits`, `overlap` (sums over base
+states) and `maps` (what the weights alone give), `finish` (layer rows). Memory holds one model and one batch; for an arm
+also the base, executed and stored.
 """
 
 from __future__ import annotations
@@ -21,11 +22,18 @@ from transformers import PreTrainedModel
 
 from atlas_extractors.models.adapters import RoutedLayer
 from atlas_extractors.models.binding import BoundModel, bind
-from atlas_extractors.models.identity import expert_permutation, layer_digests, lowest_rank, parameter_distance
+from atlas_extractors.models.identity import (
+    Digester,
+    expert_permutation,
+    layer_digests,
+    lowest_rank,
+    parameter_distance,
+)
 from atlas_extractors.models.loading import Execution, load_model
 from atlas_extractors.routing.capture import capture
 from atlas_extractors.routing.channel import Frame, pack, receive, send
 from atlas_extractors.routing.evaluator import evaluate
+from atlas_extractors.routing.overlap import OverlapMaps, co_visits, group_size
 from atlas_extractors.routing.rows import (
     Windows,
     executed_routing,
@@ -37,6 +45,7 @@ from atlas_extractors.routing.rows import (
     update_rows,
     vector_rows,
 )
+from atlas_extractors.routing.transport import carry
 from atlas_schema.errors import AtlasError
 from atlas_schema.evidence.tables import Dims
 
@@ -52,6 +61,11 @@ class Job:
     layers: tuple[int, ...]
     first_allowed: int
     dims: Dims
+
+    @property
+    def is_arm(self) -> bool:
+        """Whether the run is compared with another model in its native outputs too: arms are, null arms are not."""
+        return self.run_id.startswith("arm:")
 
     def to_json(self) -> dict[str, Any]:
         """JSON form for the pipe."""
@@ -82,7 +96,7 @@ class LayerFacts:
 
 
 class Worker:
-    """A loaded, bound model with its stored layers and, for arms and null arms, the base's."""
+    """A loaded, bound model with its stored layers; for arms and null arms the base's layers, for arms the base itself."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -93,25 +107,33 @@ class Worker:
         self.stored = _stored_layers(wide, job.layers)
         self.parameters = sum(parameter.numel() for parameter in wide.parameters())
         self.base: dict[int, RoutedLayer] | None = None
+        self.reference: BoundModel | None = None
         self.param_distance = 0.0
+        self._maps: tuple[int, OverlapMaps] | None = None
         if job.base is not None:
             self._compare_with_base(wide, job.base)
-        self.facts = {index: self._layer_facts(wide, index) for index in job.layers}
+        digester = Digester(wide)
+        self.facts = {index: self._layer_facts(digester, index) for index in job.layers}
 
     def _compare_with_base(self, wide: PreTrainedModel, folder: Path) -> None:
         if folder == self.job.model:
             self.base = self.stored
+            self.reference = self.bound if self.job.is_arm else None
             return
-        base = load_model(folder, self.job.execution, dtype="float32")
+        execution = self.job.execution
+        base = load_model(folder, execution, dtype="float32")
         self.base = _stored_layers(base, self.job.layers)
         self.param_distance = parameter_distance(base, wide)
+        if self.job.is_arm:
+            executed = base if execution.dtype == "float32" else load_model(folder, execution)
+            self.reference = bind(executed, self.job.layers)
 
-    def _layer_facts(self, wide: PreTrainedModel, index: int) -> LayerFacts:
+    def _layer_facts(self, digester: Digester, index: int) -> LayerFacts:
         stored = self.stored[index]
         reference = stored if self.base is None else self.base[index]
         return LayerFacts(
             rank=lowest_rank(stored.gate_up),
-            digests=layer_digests(wide, self.bound.row, stored),
+            digests=layer_digests(digester, self.bound.row, stored),
             permutation=[int(place) for place in expert_permutation(reference.gate_up, stored.gate_up)],
         )
 
@@ -122,6 +144,7 @@ class Worker:
             "architecture": type(self.bound.model).__name__,
             "parameters": self.parameters,
             "param_distance": self.param_distance,
+            "pairs_at_a_time": group_size(next(iter(self.stored.values()))),
         }
 
     def answer(self, request: Frame) -> tuple[dict[str, Any], list[bytes]]:
@@ -135,6 +158,14 @@ class Worker:
                 return {"errors": {str(i): layer.reconstruction_error for i, layer in errors.items()}}, []
             case "task":
                 return self._task(header)
+            case "visits":
+                z0 = self._states(request.blobs[0])
+                return {"counts": co_visits(self.stored[header["layer"]], z0).tolist()}, []
+            case "overlap":
+                maps = self._overlap(header["layer"], header["pairs"])
+                return {"sums": maps.sums(self._states(request.blobs[0])).tolist()}, []
+            case "maps":
+                return {"facts": self._overlap(header["layer"], header["pairs"]).facts()}, []
             case "finish":
                 return self._finish(header["errors"])
         raise ValueError(f"unknown request {header['op']!r}")
@@ -142,10 +173,28 @@ class Worker:
     def _tokens(self, rows: Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor(rows, dtype=torch.int64, device=self.bound.model.device)
 
+    def _states(self, blob: bytes) -> Tensor:
+        """Base states `[n, d]` as they were stored, on the device of the stored layers."""
+        states = torch.from_numpy(np.frombuffer(blob, dtype="<f4").reshape(-1, self.job.dims.d).copy())
+        return states.to(self.bound.model.device)
+
+    def _overlap(self, layer: int, pairs: Sequence[Sequence[int]]) -> OverlapMaps:
+        """The maps of a group of pairs, kept until another group is asked for."""
+        asked = tuple((int(a), int(b)) for a, b in pairs)
+        if self._maps is None or self._maps[0] != layer or self._maps[1].pairs != asked:
+            self._maps = None  # the old group goes before the new one comes
+            stored = self.stored[layer]
+            self._maps = layer, OverlapMaps(stored if self.base is None else self.base[layer], stored, asked)
+        return self._maps[1]
+
     def _batch(self, header: dict[str, Any], blobs: Sequence[bytes]) -> tuple[dict[str, Any], list[bytes]]:
         windows = Windows(tuple(header["ids"]), np.array(header["tokens"]), np.array(header["positions"]))
-        captured = capture(self.bound, self._tokens(header["tokens"]))
+        tokens = self._tokens(header["tokens"])
+        captured = capture(self.bound, tokens)
         job = self.job
+        carried = None
+        if self.reference is not None:
+            carried = carry(self.reference, self.bound, tokens, torch.from_numpy(windows.sampled).to(tokens.device))
         tables: list[tuple[str, bytes]] = []
         errors: dict[str, float] = {}
         for place, (index, layer) in enumerate(captured.layers.items()):
@@ -156,15 +205,16 @@ class Worker:
             states = state_rows(job.run_id, index, job.dims, windows, layer, executed, live, stored)
             tables.append(("state", pack(states)))
             if self.base is not None:
-                z0 = torch.from_numpy(np.frombuffer(blobs[place], dtype="<f4").reshape(-1, job.dims.d).copy())
-                same = evaluate(self.base[index], stored, z0.to(stored.router_weight.device)).cpu()
-                tables.append(("update", pack(update_rows(job.run_id, index, job.dims, windows, same))))
+                same = evaluate(self.base[index], stored, self._states(blobs[place])).cpu()
+                angles = None if carried is None else carried.angles[index]
+                tables.append(("update", pack(update_rows(job.run_id, index, job.dims, windows, same, angles))))
                 chosen = np.array(header["vectors"], dtype=np.bool_)
                 if chosen.any():
                     vectors = vector_rows(job.run_id, index, job.dims, windows, same, chosen)
                     tables.append(("update_vector", pack(vectors)))
             errors[str(index)] = layer.reconstruction_error
-        tables.append(("output", pack(output_rows(job.run_id, job.dims, windows, captured.logits))))
+        logits = None if carried is None else carried.logits
+        tables.append(("output", pack(output_rows(job.run_id, job.dims, windows, captured.logits, logits))))
         return {"errors": errors, "tables": [name for name, _ in tables]}, [blob for _, blob in tables]
 
     def _task(self, header: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
