@@ -204,21 +204,24 @@ def export_bundle(store: EvidenceStore, folder: Path) -> None:
     cuts = _cuts(store)
     for name in STUDY_TABLES:
         spec = TABLES[name]
-        schema = spec.arrow_schema(store.dims)
-        floats = [_leaf_path(c.name, c.shape) for c in spec.columns if c.type in ("f32", "f64")]
-        others = [_leaf_path(c.name, c.shape) for c in spec.columns if c.type not in ("f32", "f64")]
-        target = folder / f"{name}.parquet"
         try:
-            # Levels of zstd differ in the time to write, hardly in size and not in the time to read; split bytes help.
-            with pq.ParquetWriter(target, schema, compression="zstd", compression_level=3, use_dictionary=others,
-                                  use_byte_stream_split=floats) as writer:  # fmt: skip
+            with table_writer(folder, name, store.dims) as writer:
                 for partition in store.partitions(name):
                     key = dict(zip(spec.partition, partition, strict=True))
                     for part in _cut(store.arrow(name, **key), spec, cuts):
                         writer.write_table(part, row_group_size=2**30)
         except OSError as error:
-            raise EvidenceError("The bundle could not be written.", where=str(target), found=str(error),
+            raise EvidenceError("The bundle could not be written.", where=str(folder / f"{name}.parquet"), found=str(error),
                                 todo="free space on the disk, remove the folder and export again") from error  # fmt: skip
+
+
+def table_writer(folder: Path, name: str, dims: Dims) -> pq.ParquetWriter:
+    """Open the Parquet file of one table for writing. Levels of zstd hardly differ in size, and not in the time to read."""
+    spec = TABLES[name]
+    floats = [_leaf_path(c.name, c.shape) for c in spec.columns if c.type in ("f32", "f64")]
+    others = [_leaf_path(c.name, c.shape) for c in spec.columns if c.type not in ("f32", "f64")]
+    return pq.ParquetWriter(folder / f"{name}.parquet", spec.arrow_schema(dims), compression="zstd", compression_level=3,
+                            use_dictionary=others, use_byte_stream_split=floats)  # fmt: skip
 
 
 def _cuts(store: EvidenceStore) -> list[str]:

@@ -139,24 +139,25 @@ class EvidenceDigester:
     """Accumulates leaves of any tables. Rows of one partition come in key order, no leaf in two pieces; partitions in any."""
 
     dims: Dims
-    _rows: dict[str, int] = field(default_factory=dict)
+    _rows: dict[tuple[str, Partition], int] = field(default_factory=dict)
     _leaves: dict[tuple[str, Partition], bytearray] = field(default_factory=dict)
 
     def add(self, table: str, partition: Partition, rows: Rows) -> None:
         """Hash the next rows of a partition."""
-        self._rows[table] = self._rows.get(table, 0) + rows.n
+        self._rows[table, partition] = self._rows.get((table, partition), 0) + rows.n
         self._leaves.setdefault((table, partition), bytearray()).extend(b"".join(leaf_hashes(rows, self.dims)))
 
     def forget(self, table: str, partition: Partition) -> None:
         """Drop what was hashed of a partition, whose rows then come anew."""
         self._leaves.pop((table, partition), None)
+        self._rows.pop((table, partition), None)
 
     def root(self, table: str) -> TableRoot:
         """Return the root of a table over its partitions in key order."""
         keys = sorted(key for name, key in self._leaves if name == table)
         joined = b"".join(self._leaves[table, key] for key in keys)
         leaves = [joined[at : at + 32] for at in range(0, len(joined), 32)]
-        return TableRoot(table, self._rows.get(table, 0), "sha256:" + merkle_root(leaves).hex())
+        return TableRoot(table, sum(self._rows[table, key] for key in keys), "sha256:" + merkle_root(leaves).hex())
 
 
 def evidence_root(roots: Iterable[TableRoot]) -> str:

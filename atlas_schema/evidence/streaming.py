@@ -59,8 +59,10 @@ class _Feed:
         return taken
 
     def _before(self, bound: str) -> int:
-        column = self._rows.columns["window_id"]
-        codes = np.zeros(0, dtype=np.int64) if column.codes is None else column.codes
+        column = self._rows.columns.get("window_id")
+        if column is None or column.codes is None:
+            return 0
+        codes = column.codes
         return int(np.searchsorted(codes, bisect_left(column.texts, bound)))
 
 
