@@ -15,7 +15,6 @@ Tests change one thing at a time: the ``with_...`` methods return a modified cop
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import tempfile
@@ -729,7 +728,11 @@ class _World:
         rows = overlap_rows(self.s, self.base.weights, run.weights, i, z0)
         columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
         spec = TABLES["overlap"].arrow_schema(self.dims)
-        return pa.table({"run_id": [run.run_id] * len(rows), "layer": [i] * len(rows), **columns}, schema=spec) if rows else spec.empty_table()
+        return (
+            pa.table({"run_id": [run.run_id] * len(rows), "layer": [i] * len(rows), **columns}, schema=spec)
+            if rows
+            else spec.empty_table()
+        )
 
     def _output(self, run: _Run) -> pa.Table:
         ids, positions = self.probe.token_rows
@@ -911,9 +914,18 @@ def probe_files(s: Settings) -> dict[str, str]:
     """Return the texts of the probe and task files."""
     probe = make_probe(s)
     windows = [
-        {"window_id": w, "cluster_id": c, "domain": d, "split": split, "source": "simulated", "licence": "CC0-1.0",
-         "text": text}
-        for w, c, d, split, text in zip(probe.ids, probe.clusters, probe.domains, probe.splits, probe.texts, strict=True)
+        {
+            "window_id": w,
+            "cluster_id": c,
+            "domain": d,
+            "split": split,
+            "source": "simulated",
+            "licence": "CC0-1.0",
+            "text": text,
+        }
+        for w, c, d, split, text in zip(
+            probe.ids, probe.clusters, probe.domains, probe.splits, probe.texts, strict=True
+        )
     ]
     items = [{"item_id": name, "prompt": f"t{i}", "answer": f"t{i + 1}"} for i, name in enumerate(item_names(s))]
     return {
@@ -1011,6 +1023,10 @@ class StudySimulator:
     def source(self) -> MemorySource:
         """Return the evidence for reading."""
         return MemorySource(self.tables, self.dims)
+
+    def counts(self) -> dict[str, int]:
+        """Return the rows of every table."""
+        return {name: table.num_rows for name, table in self.tables.items()}
 
     def evidence_root(self) -> str:
         return evidence_root(table_roots(self.source()))
