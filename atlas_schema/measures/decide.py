@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from atlas_schema.documents.contract import Bootstrap
 from atlas_schema.documents.receipt import CellState
 from atlas_schema.measures.intervals import Interval
@@ -18,6 +20,14 @@ class Decision:
     strict_below: bool
 
 
+def margins(interval: Interval, rule: Bootstrap) -> tuple[float, float]:
+    """Return how far a bound, and a strict bound, must keep from what it is compared with; infinite where that is unknown."""
+    if interval.method == "rare_events":
+        return 0.0, 0.0
+    error, strict = (np.inf if e is None else e for e in (interval.error, interval.strict_error))
+    return rule.monte_carlo_errors * error, rule.monte_carlo_errors * strict
+
+
 def decide(interval: Interval, threshold: float, rule: Bootstrap, floor: float | None) -> Decision:
     """Compare one interval with its threshold. ``floor`` is what null arms reached; None where no floor could be given."""
     if interval.method == "none":
@@ -28,12 +38,10 @@ def decide(interval: Interval, threshold: float, rule: Bootstrap, floor: float |
         return Decision("undetermined", "the threshold is not above the floor of the null arms", False)
     if interval.method == "identical":
         return Decision("identical", interval.reason, True)
-    margin = 0.0 if interval.method == "rare_events" else None
-    if margin is None:
-        margin = None if interval.error is None else rule.monte_carlo_errors * interval.error
-    if margin is None:
+    margin, strict_margin = margins(interval, rule)
+    if not np.isfinite(margin):
         return Decision("undetermined", "the Monte-Carlo error has no finite estimate", False)
-    strict = interval.strict_upper is not None and interval.strict_upper + margin < threshold
+    strict = interval.strict_upper is not None and interval.strict_upper + strict_margin < threshold
     lower, upper = interval.simultaneous_lower, interval.upper
     if upper is not None and upper + margin < threshold:
         return Decision("below", "the upper bound is below the threshold", strict)

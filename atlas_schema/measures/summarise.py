@@ -27,10 +27,10 @@ from atlas_schema.documents.receipt import (
 from atlas_schema.evidence.source import EvidenceSource, read_all
 from atlas_schema.measures.bootstrap import Strata, first_seed, second_seed
 from atlas_schema.measures.clusters import Clusters, clusters_of, merged_strata, strata_of
-from atlas_schema.measures.decide import Decision, agree, decide
+from atlas_schema.measures.decide import Decision, agree, decide, margins
 from atlas_schema.measures.geometry import F64
 from atlas_schema.measures.intervals import Interval as Estimate
-from atlas_schema.measures.intervals import Resampler, Statistic, family
+from atlas_schema.measures.intervals import Resampler, Statistic, family, mirrored
 from atlas_schema.measures.runs import CellName, RunCells, damage_columns, run_cells
 from atlas_schema.verdict.predicates import (
     ArmSummary,
@@ -231,7 +231,7 @@ class _Study:
         state, why = (
             states[0] if states[0][0] == states[1][0] else ("undetermined", "the decision changes with the seed")
         )
-        strict = [e.strict_lower is not None and e.strict_lower - _margin(e, self.rule) >= needed for e in both]
+        strict = [e.strict_lower is not None and e.strict_lower - margins(e, self.rule)[1] >= needed for e in both]
         found = TaskSuccess(
             value=float(score.mean()), items=len(score), lower=_finite(both[0].lower),
             upper=_finite(both[0].upper), target=task.target, tolerance=task.tolerance, state=state, reason=why,
@@ -252,27 +252,13 @@ def _score_interval(score: F64, resampler: Resampler, refused: str, arms: int) -
     values = 1.0 - score if failing else score
     ones = np.ones((len(score), 1))
     found = family(values[:, None], ones, [Statistic(False, True, True, refused)], resampler, arms)[0]
-    return _mirrored(found) if failing else found
-
-
-def _mirrored(e: Estimate) -> Estimate:
-    def flip(value: float | None) -> float | None:
-        return None if value is None else 1.0 - value
-
-    return Estimate(flip(e.value), e.method, e.reason.replace("above resolution", "below one"), e.clusters, e.nonzero, flip(e.upper),
-                    flip(e.lower), None, None, e.error, flip(e.strict_upper), flip(e.strict_lower))  # fmt: skip
-
-
-def _margin(estimate: Estimate, rule: Bootstrap) -> float:
-    if estimate.method == "rare_events":
-        return 0.0
-    return np.inf if estimate.error is None else rule.monte_carlo_errors * estimate.error
+    return mirrored(found) if failing else found
 
 
 def _success_state(estimate: Estimate, needed: float, rule: Bootstrap) -> tuple[SuccessState, str]:
     if estimate.method == "none":
         return "undetermined", estimate.reason
-    margin = _margin(estimate, rule)
+    margin, _ = margins(estimate, rule)
     if estimate.lower is not None and estimate.lower - margin >= needed:
         return "reached", "the lower bound is at least target minus tolerance"
     if estimate.upper is not None and estimate.upper + margin < needed:
