@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from atlas_schema.canonical import raw_digest
-from atlas_schema.measures.exact import column_sums, split, weighted_sums
+from atlas_schema.measures.exact import row_sums, split, weighted_sums
 from atlas_schema.measures.geometry import F64
 
 Counts = npt.NDArray[np.unsignedinteger]
 
-BLOCK = 2**18
+BLOCK = 2**19
 """Floats that a block of resamples may take: what fits in a core's own cache."""
 
 DRAWN_TOGETHER = 512
@@ -124,76 +124,81 @@ class Studentised:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stratum:
-    """Where a stratum's clusters stand, and the halves of their five moments ``[n_h, 10 c]``."""
+class _Moments:
+    """Halves of what resamples add up, of residuals ``x`` and denominators ``y`` about their strata's means.
 
-    clusters: slice
-    size: int
-    halves: F64
+    ``squares`` ``[6 c, n]``: ``xx``, ``xy``, ``yy`` times the ``n_h / (n_h - 1)`` of their stratum. ``sums``: per stratum its
+    clusters, that factor over ``n_h``, and ``x``, ``y`` ``[4 c, n_h]``. ``total`` ``[c]`` is the sum of denominators.
+    """
+
+    squares: F64
+    sums: tuple[tuple[slice, float, F64], ...]
+    total: F64
 
 
 def studentised(numerator: F64, denominator: F64, draws: Draws) -> Studentised:
     """Bootstrap the ratios of column sums of ``numerator`` and ``denominator`` ``[n, c]``. Column sums must be positive."""
     with np.errstate(all="ignore"):
         inside = np.concatenate(draws.strata.members)
-        n, d = numerator[inside], denominator[inside]
-        total = column_sums(d)
-        theta = column_sums(n) / total
-        strata, variance = _moments(n - theta * d, d, draws.strata)
-        cells, resamples = n.shape[1], draws.resamples
+        n, d = numerator[inside].T, denominator[inside].T
+        total = row_sums(d)
+        theta = row_sums(n) / total
+        moments, variance = _moments(n - theta[:, None] * d, d, draws.strata)
+        cells, resamples = n.shape[0], draws.resamples
         t, empty = np.empty((cells, resamples)), np.zeros((cells, resamples), dtype=np.bool_)
         rows = max(64, BLOCK // (len(inside) + 20 * cells))
         for start, counts in draws.blocks(rows):
-            block = _deviations(counts.astype(np.float64), strata, total)
             here = slice(start, start + len(counts))
-            t[:, here], empty[:, here] = block[0].T, block[1].T
+            t[:, here], empty[:, here] = _deviations(counts.astype(np.float64).T, moments)
     some = bool(empty.any())
     low, high = (np.where(empty, -np.inf, t), np.where(empty, np.inf, t)) if some else (t, t)
     return Studentised(theta, np.sqrt(variance) / total, low, high)
 
 
-def _moments(residual: F64, denominator: F64, strata: Strata) -> tuple[list[_Stratum], F64]:
-    """Return the moments of residuals and denominators about their strata's means, and the variance of ``sum e`` ``[c]``.
+def _moments(residual: F64, denominator: F64, strata: Strata) -> tuple[_Moments, F64]:
+    """Return the moments, and the variance of the sum of residuals ``[c]``.
 
     Centred, because the sums of squares about a resample's mean are then differences of numbers of their own size.
     """
-    made, start, variance = [], 0, np.zeros(residual.shape[1])
+    sums, squares, start = [], [], 0
     for members in strata.members:
         size = len(members)
         here = slice(start, start + size)
-        x, y = (v[here] - column_sums(v[here]) / size for v in (residual, denominator))
-        made.append(_Stratum(here, size, split(np.concatenate([x, y, x * x, x * y, y * y], axis=1), size)))
-        if size > 1:
-            variance += size / (size - 1.0) * column_sums(x * x)
         start += size
-    return made, variance
+        factor = size / (size - 1.0) if size > 1 else 0.0
+        x, y = (v[:, here] - row_sums(v[:, here])[:, None] / size for v in (residual, denominator))
+        sums.append((here, factor / size, split(np.concatenate([x, y]), size)))
+        squares.append(np.concatenate([x * x, x * y, y * y]) * factor)
+    together = np.concatenate(squares, axis=1)
+    return _Moments(split(together, start), tuple(sums), row_sums(denominator)), row_sums(together[: len(residual)])
 
 
-def _deviations(weights: F64, strata: list[_Stratum], total: F64) -> tuple[F64, npt.NDArray[np.bool_]]:
-    """Return ``T*`` ``[b, c]`` of a block of resamples, and where a resample has no denominator.
+def _deviations(weights: F64, moments: _Moments) -> tuple[F64, npt.NDArray[np.bool_]]:
+    """Return ``T*`` ``[c, b]`` of a block of resamples ``[n, b]``, and where a resample has no denominator.
 
-    With ``a``, ``b``, ``c`` the resample's sums over strata of ``n/(n-1)`` times sums of squares and products about the mean,
-    ``(se* sum D*)^2 = a - 2 shift b + shift^2 c``.
+    With ``aa``, ``ab``, ``bb`` the sums over strata of ``n/(n-1)`` times the sums of squares and products of residuals and
+    denominators about their means in the resample, ``(se* sum D*)^2 = aa - 2 shift ab + shift^2 bb``.
     """
-    shape = (len(weights), len(total))
-    top, bottom, a, b, c = np.zeros(shape), np.zeros(shape) + total, np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for s in strata:
-        x, y, xx, xy, yy = np.split(weighted_sums(weights[:, s.clusters], s.halves), 5, axis=1)
+    aa, ab, bb = np.split(weighted_sums(moments.squares, weights), 3)
+    top = np.zeros_like(aa)
+    bottom = top + moments.total[:, None]
+    for clusters, share, halves in moments.sums:
+        x, y = np.split(weighted_sums(halves, weights[clusters]), 2)
         top += x
         bottom += y
-        if s.size > 1:
-            factor = s.size / (s.size - 1.0)
-            for into, square, one, other in ((a, xx, x, x), (b, xy, x, y), (c, yy, y, y)):
-                square -= one * other / s.size
-                square *= factor
-                into += square
+        scaled = x * share
+        aa -= scaled * x
+        ab -= scaled * y
+        y *= y
+        y *= share
+        bb -= y
     shift = top / bottom
-    cross = 2.0 * shift * b
-    c *= shift * shift
-    variance = a - cross + c
+    ab *= 2.0 * shift
+    bb *= shift * shift
+    variance = aa - ab + bb
     # What cancellation leaves of an exact zero is not a width.
-    nothing = ~(variance > NO_WIDTH * (a + np.abs(cross) + c))
-    t = top / np.sqrt(variance, where=~nothing, out=np.ones(shape))
+    nothing = ~(variance > NO_WIDTH * (aa + np.abs(ab) + bb))
+    t = top / np.sqrt(variance)
     if nothing.any():
         t = np.where(nothing, np.where(shift == 0, 0.0, np.sign(shift) * np.inf), t)
     return t, ~(bottom > 0)
@@ -219,40 +224,48 @@ def rank(alpha: float, resamples: int) -> int:
     return max(1, int(np.floor(alpha * (resamples + 1) + 1e-9)))
 
 
-def _tails(t: F64, m: int) -> tuple[F64, F64]:
-    """Return the m-th smallest and the m-th largest value along the last axis."""
-    last = t.shape[-1] - m
-    ordered = np.partition(t, sorted({m - 1, last}), axis=-1)
-    return ordered[..., m - 1], ordered[..., last]
+def _tails(t: F64, ranks: Sequence[int]) -> tuple[list[F64], list[F64]]:
+    """Return the m-th smallest and the m-th largest values along the last axis, for ``ranks`` in falling order."""
+    low = high = t
+    smallest, largest = [], []
+    for m in ranks:
+        # A smaller rank lies inside the tail that the larger one has set apart.
+        low = np.partition(low, m - 1, axis=-1)[..., :m]
+        last = high.shape[-1] - m
+        high = np.partition(high, last, axis=-1)[..., last:]
+        smallest.append(low[..., m - 1])
+        largest.append(high[..., 0])
+    return smallest, largest
 
 
-def _quantiles(low: F64, high: F64, alpha: float) -> tuple[F64, F64, F64, F64]:
-    """Return the tails of ``[c, ..., B]`` per cell, ``q_low`` and ``q_high``, and over cells, ``q_max`` and ``q_min``."""
-    m = rank(alpha, low.shape[-1])
-    q_low, q_high = _tails(low, m)
+def _quantiles(low: F64, high: F64, alphas: Sequence[float]) -> list[tuple[F64, F64, F64, F64]]:
+    """Return per level the tails of ``[c, ..., B]`` per cell, ``q_low`` and ``q_high``, and over cells, ``q_max`` and ``q_min``."""
+    ranks = [rank(alpha, low.shape[-1]) for alpha in alphas]
+    q_low, q_high = _tails(low, ranks)
     if high is not low:
-        q_high = _tails(high, m)[1]
-    return q_low, q_high, _tails(high.max(axis=0), m)[1], -_tails(low.min(axis=0), m)[0]
+        q_high = _tails(high, ranks)[1]
+    highest, deepest = _tails(high.max(axis=0), ranks)[1], _tails(low.min(axis=0), ranks)[0]
+    return [(a, b, c, -d) for a, b, c, d in zip(q_low, q_high, highest, deepest, strict=True)]
 
 
-def bounds(s: Studentised, alpha: float, batches: int) -> Bounds:
-    """Turn studentised resamples into pointwise and simultaneous bounds at one-sided level ``alpha``, with Monte-Carlo errors.
+def bounds(s: Studentised, alphas: Sequence[float], batches: int) -> list[Bounds]:
+    """Turn studentised resamples into pointwise and simultaneous bounds with Monte-Carlo errors, per one-sided level.
 
-    Errors are infinite where there are fewer resamples than batches, or where a batch has no finite bound.
+    Levels fall. Errors are infinite where there are fewer resamples than batches, or where a batch has no finite bound.
     """
     cells, resamples = s.t_low.shape
     size = resamples // batches
-    q_low, q_high, q_max, q_min = _quantiles(s.t_low, s.t_high, alpha)
-    errors = [np.full(cells, np.inf)] * 3
+    errors = [[np.full(cells, np.inf)] * 3] * len(alphas)
     if size:
         low = s.t_low[:, : size * batches].reshape(cells, batches, size)
         high = low if s.t_high is s.t_low else s.t_high[:, : size * batches].reshape(cells, batches, size)
-        errors = [_batch_error(q, s.se) for q in _quantiles(low, high, alpha)[:3]]
+        errors = [[_batch_error(q, s.se) for q in level[:3]] for level in _quantiles(low, high, alphas)]
     with np.errstate(invalid="ignore"):
-        return Bounds(
-            s.theta, s.se, s.theta - q_high * s.se, s.theta - q_low * s.se, s.theta - q_max * s.se, s.theta + q_min * s.se,
-            *errors,
-        )  # fmt: skip
+        return [
+            Bounds(s.theta, s.se, s.theta - q_high * s.se, s.theta - q_low * s.se, s.theta - q_max * s.se,
+                   s.theta + q_min * s.se, *error)
+            for (q_low, q_high, q_max, q_min), error in zip(_quantiles(s.t_low, s.t_high, alphas), errors, strict=True)
+        ]  # fmt: skip
 
 
 def _batch_error(quantiles: F64, se: F64) -> F64:

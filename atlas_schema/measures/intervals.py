@@ -83,8 +83,7 @@ def family(
     if not spread:
         return first
     s = studentised(numerator[:, spread], denominator[:, spread], resampler.draws)
-    usual = bounds(s, rule.alpha, rule.batches)
-    strict = bounds(s, rule.alpha / arms, rule.batches)
+    usual, strict = bounds(s, (rule.alpha, rule.alpha / arms), rule.batches)
     for at, c in enumerate(spread):
         first[c] = _bootstrapped(first[c], statistics[c], usual, strict, at)
     return first

@@ -118,13 +118,13 @@ def test_weighted_sums_are_exact_whatever_the_order(values: list[list[float]], s
     rng, n = np.random.default_rng(seed), len(values)
     table = np.array(values)
     counts = rng.multinomial(n, np.full(n, 1 / n), size=4).astype(np.float64)
-    halves = split(table, n)
-    found = weighted_sums(counts, halves)
+    halves = split(table.T, n)
+    found = weighted_sums(halves, counts.T)
     order = rng.permutation(n)
-    assert (weighted_sums(counts[:, order], np.ascontiguousarray(halves[order])) == found).all()
+    assert (weighted_sums(np.ascontiguousarray(halves[:, order]), counts.T[order]) == found).all()
     for c in range(3):
         largest = max(abs(Fraction(v)) for v in table[:, c])
-        for row, sums in zip(counts, found[:, c], strict=True):
+        for row, sums in zip(counts, found[c], strict=True):
             exact = sum((int(w) * Fraction(v) for w, v in zip(row, table[:, c], strict=True)), Fraction(0))
             assert abs(Fraction(float(sums)) - exact) <= abs(exact) / 2**53 + n * largest / 2**92
 
@@ -137,7 +137,7 @@ rng = np.random.default_rng(5)
 where = Strata((np.arange(130), np.arange(130, 201)))
 d = rng.lognormal(0, 1, (201, 37))
 s = studentised(d * rng.lognormal(-2, 1, (201, 37)), d, Draws(bytes(range(32)), where, 2000))
-b = bounds(s, 0.025, 20)
+b = bounds(s, [0.025], 20)[0]
 total = hashlib.sha256()
 for values in (s.theta, s.se, s.t_low, b.lower, b.upper, b.simultaneous_lower, b.error_upper):
     total.update(np.ascontiguousarray(values).tobytes())
@@ -272,7 +272,7 @@ def test_coverage_on_skewed_data_of_known_truth() -> None:
         size = rng.integers(2, 9, (80, cells)).astype(np.float64)
         # Cluster means are lognormal with mean 0.2, independent of the size: the ratio of sums is 0.2.
         numerator = size * 0.2 * rng.lognormal(-0.245, 0.7, (80, cells))
-        found = bounds(studentised(numerator, size, draws), alpha, 20)
+        found = bounds(studentised(numerator, size, draws), [alpha], 20)[0]
         missed["upper"] += int(found.upper[0] < 0.2)
         missed["lower"] += int(found.lower[0] > 0.2)
         missed["family"] += int((found.simultaneous_lower > 0.2).any())
@@ -287,8 +287,8 @@ def test_max_t_of_many_copies_is_that_of_one() -> None:
     where = strata(20, 20)
     numerator, denominator = draw_cells(40, 1, 5)
     draws = Draws(SEED, where, 400)
-    one = bounds(studentised(numerator, denominator, draws), 0.025, 20)
-    many = bounds(studentised(np.tile(numerator, 5), np.tile(denominator, 5), draws), 0.025, 20)
+    one = bounds(studentised(numerator, denominator, draws), [0.025], 20)[0]
+    many = bounds(studentised(np.tile(numerator, 5), np.tile(denominator, 5), draws), [0.025], 20)[0]
     assert many.simultaneous_lower == pytest.approx(np.tile(one.simultaneous_lower, 5))
     assert many.simultaneous_upper == pytest.approx(np.tile(one.simultaneous_upper, 5))
 
@@ -299,7 +299,7 @@ def test_max_t_widens_with_independent_cells() -> None:
     draws = Draws(SEED, where, 1000)
     widths = []
     for cells in (1, 3, 12):
-        found = bounds(studentised(numerator[:, :cells], denominator[:, :cells], draws), 0.025, 20)
+        found = bounds(studentised(numerator[:, :cells], denominator[:, :cells], draws), [0.025], 20)[0]
         widths.append(float((found.theta[0] - found.simultaneous_lower[0]) / found.se[0]))
     assert widths[0] < widths[1] < widths[2]
 
