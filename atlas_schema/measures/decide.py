@@ -9,6 +9,7 @@ import numpy as np
 from atlas_schema.documents.contract import Bootstrap
 from atlas_schema.documents.receipt import CellState
 from atlas_schema.measures.intervals import Interval
+from atlas_schema.verdict.predicates import SuccessState
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +60,15 @@ def agree(first: Decision, second: Decision) -> Decision:
     if first.state == second.state:
         return Decision(first.state, first.reason, first.strict_below and second.strict_below)
     return Decision("undetermined", f"the decision changes with the seed: {first.state} or {second.state}", False)
+
+
+def success_state(interval: Interval, needed: float, rule: Bootstrap) -> tuple[SuccessState, str]:
+    """Compare the interval of a mean score with the score that is needed."""
+    if interval.method == "none":
+        return "undetermined", interval.reason
+    margin, _ = margins(interval, rule)
+    if interval.lower is not None and interval.lower - margin >= needed:
+        return "reached", "the lower bound is at least target minus tolerance"
+    if interval.upper is not None and interval.upper + margin < needed:
+        return "missed", "the upper bound is below target minus tolerance"
+    return "undetermined", "the interval contains target minus tolerance"

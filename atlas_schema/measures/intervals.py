@@ -162,3 +162,12 @@ def mirrored(interval: Interval) -> Interval:
         lower=flip(interval.upper), upper=flip(interval.lower), simultaneous_lower=None, simultaneous_upper=None,
         strict_lower=flip(interval.strict_upper), strict_upper=flip(interval.strict_lower),
     )  # fmt: skip
+
+
+def score_interval(score: F64, resampler: Resampler, refused: str, arms: int) -> Interval:
+    """Bound a mean of scores ``[n]`` in [0, 1]; where almost every item succeeds, bound the failures instead."""
+    failing = int((score < 1).sum()) < resampler.rule.rare_event_clusters <= int((score > 0).sum())
+    values = 1.0 - score if failing else score
+    ones = np.ones((len(score), 1))
+    found = family(values[:, None], ones, [Statistic(False, True, True, refused)], resampler, arms)[0]
+    return mirrored(found) if failing else found

@@ -27,14 +27,13 @@ from atlas_schema.documents.receipt import (
 from atlas_schema.evidence.source import EvidenceSource, read_all
 from atlas_schema.measures.bootstrap import Strata, first_seed, second_seed
 from atlas_schema.measures.clusters import Clusters, clusters_of, merged_strata, strata_of
-from atlas_schema.measures.decide import Decision, agree, decide, margins
+from atlas_schema.measures.decide import Decision, agree, decide, margins, success_state
 from atlas_schema.measures.geometry import F64
 from atlas_schema.measures.intervals import Interval as Estimate
-from atlas_schema.measures.intervals import Resampler, Statistic, family, mirrored
+from atlas_schema.measures.intervals import Resampler, Statistic, family, score_interval
 from atlas_schema.measures.runs import CellName, RunCells, damage_columns, run_cells
 from atlas_schema.verdict.predicates import (
     ArmSummary,
-    SuccessState,
     above_any,
     flags,
     knowledge_expansive,
@@ -226,8 +225,8 @@ class _Study:
         task, needed = self.plan.task, self.plan.task.target - self.plan.task.tolerance
         few = len(score) < self.contract.success.min_items
         reason = f"{len(score)} items; the contract needs {self.contract.success.min_items}" if few else ""
-        both = [_score_interval(score, r, reason, len(self.plan.arms)) for r in self._item_strata(len(score))]
-        states = [_success_state(e, needed, self.rule) for e in both]
+        both = [score_interval(score, r, reason, len(self.plan.arms)) for r in self._item_strata(len(score))]
+        states = [success_state(e, needed, self.rule) for e in both]
         state, why = (
             states[0] if states[0][0] == states[1][0] else ("undetermined", "the decision changes with the seed")
         )
@@ -244,23 +243,3 @@ def _same_weights(evidence: EvidenceSource, run_id: str) -> bool:
     runs = read_all(evidence, "run")
     known = dict(zip(runs["run_id"], zip(runs["weights_digest"], runs["fingerprint"], strict=True), strict=True))
     return "base" in known and known["base"] == known.get(run_id)
-
-
-def _score_interval(score: F64, resampler: Resampler, refused: str, arms: int) -> Estimate:
-    """Bound a mean of scores in [0, 1]; where almost every item succeeds, bound the failures instead."""
-    failing = int((score < 1).sum()) < resampler.rule.rare_event_clusters <= int((score > 0).sum())
-    values = 1.0 - score if failing else score
-    ones = np.ones((len(score), 1))
-    found = family(values[:, None], ones, [Statistic(False, True, True, refused)], resampler, arms)[0]
-    return mirrored(found) if failing else found
-
-
-def _success_state(estimate: Estimate, needed: float, rule: Bootstrap) -> tuple[SuccessState, str]:
-    if estimate.method == "none":
-        return "undetermined", estimate.reason
-    margin, _ = margins(estimate, rule)
-    if estimate.lower is not None and estimate.lower - margin >= needed:
-        return "reached", "the lower bound is at least target minus tolerance"
-    if estimate.upper is not None and estimate.upper + margin < needed:
-        return "missed", "the upper bound is below target minus tolerance"
-    return "undetermined", "the interval contains target minus tolerance"
