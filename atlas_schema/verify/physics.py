@@ -18,15 +18,14 @@ from atlas_schema.evidence.columns import Array, Rows
 from atlas_schema.evidence.tables import Dims
 from atlas_schema.measures import definitions as ids
 from atlas_schema.measures.definitions import DEFINITIONS
-from atlas_schema.measures.drift import Group, require_same_keys, row_name, same_state, update_groups
+from atlas_schema.measures.drift import Group, matching_rows, require_same_keys, row_name, same_state, update_groups
 from atlas_schema.measures.geometry import (
     F64,
-    WEIGHT_RULES,
     Ints,
     ranking,
-    routing_weights,
     tangent_squared,
 )
+from atlas_schema.measures.routers import WEIGHT_RULES, RouterRule
 from atlas_schema.measures.runs import same_tensors
 from atlas_schema.measures.tensors import tensor_digest
 from atlas_schema.verify.reading import read_json
@@ -55,6 +54,7 @@ class LayerFacts:
     gain: F64
     router: F64
     weight_rule: str
+    rule: RouterRule
     unit: float
     digests: dict[str, Any]
 
@@ -68,7 +68,7 @@ class LayerFacts:
         """Read them from the layer's one row."""
         return cls(
             float(layer["eps"][0]), layer["gain"][0].astype(np.float64),
-            layer["router_weight"][0].astype(np.float64).reshape(dims.E, dims.d), str(layer["weight_rule"][0]),
+            layer["router_weight"][0].astype(np.float64).reshape(dims.E, dims.d), str(layer["weight_rule"][0]), RouterRule.of(layer),
             UNIT.get(str(layer["executed_dtype"][0]), 0.0), text_object(layer, "tensor_digests", 0),
         )  # fmt: skip
 
@@ -220,7 +220,7 @@ def check_routing_against_state(
     found += first_wrong("ATL-R006", "the margin is not the difference of the pair", state, stated, margin, scale)
     found += _check_logit_margin(state, leaves, enters, rival, facts, tolerances)
     if facts.weight_rule in WEIGHT_RULES:
-        weights = routing_weights(dispatch, members, facts.weight_rule)
+        weights = facts.rule.weights(dispatch, members)
         allowed = tolerances.accumulation * (facts.unit + 2 * tolerances.float32_unit)
         found += first_wrong("ATL-R007", "combine weights do not follow from the scores", state,
                              state["weights"].astype(np.float64), weights, allowed)  # fmt: skip
@@ -291,23 +291,6 @@ def check_reserved(rows: Rows, *names: str) -> list[Violation]:
             "ATL-R015", f"{name} is reserved in this version and must be null", rows, empty, rows[name]
         )
     return found
-
-
-def matching_rows(rows: Rows, keys: Rows) -> npt.NDArray[np.int64]:
-    """Return for each row of ``keys`` the index of the row with the same window and position, or -1."""
-    numbers = {text: i for i, text in enumerate(rows.columns["window_id"].texts)}
-
-    def combined(side: Rows) -> Ints:
-        column = side.columns["window_id"]
-        windows = np.array([numbers.get(text, -1) for text in column.texts], dtype=np.int64)
-        codes = np.zeros(0, dtype=np.int64) if column.codes is None else column.codes
-        return windows[codes] * 2**17 + side["position"].astype(np.int64)
-
-    have, want = combined(rows), combined(keys)  # rows are sorted by key, and so is what stands for it
-    if not len(have):
-        return np.full(len(want), -1, dtype=np.int64)
-    at = np.minimum(np.searchsorted(have, want), len(have) - 1)
-    return np.where(have[at] == want, at, -1).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,11 +383,11 @@ def _check_weights(s: _SameState, group: Group, tolerances: Tolerances) -> list[
     orders = [ranking(dispatch[group.rows]) for _, dispatch, _ in s.sides()]
     for (side, dispatch, facts), order, stated in zip(s.sides(), orders, (group.rho0, group.rho1), strict=True):
         full = np.zeros_like(dispatch[group.rows])
-        weights = routing_weights(dispatch[group.rows], order[:, : s.k], facts.weight_rule)
+        weights = facts.rule.weights(dispatch[group.rows], order[:, : s.k])
         np.put_along_axis(full, order[:, : s.k], weights, axis=1)
         expected = np.take_along_axis(full, group.experts, axis=1)
         found += first_wrong("ATL-R008", f"rho{side} does not follow from the scores", rows, stated, expected, allowed)
-        forced = routing_weights(dispatch[group.rows], orders[0][:, : s.k], facts.weight_rule)[:, s.k - 1]
+        forced = facts.rule.weights(dispatch[group.rows], orders[0][:, : s.k])[:, s.k - 1]
         name = "rho0_b" if side == "0" else "rho1_b_forced"
         found += first_wrong("ATL-R008", f"{name} is not the weight of the pair's member", rows,
                              rows[name].astype(np.float64), forced, allowed)  # fmt: skip

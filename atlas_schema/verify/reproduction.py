@@ -52,7 +52,10 @@ def check_runs(
         rule = "ATL-R002" if "fingerprint" in what else "ATL-R001"
         result.report(Problem(rule, what, where=f"table run, run_id={where}", stated=stated, recomputed=expected))
     try:
-        subjects, extraction = subjects_of(evidence), extraction_of(evidence)
+        subjects, extraction = (
+            subjects_of(evidence),
+            extraction_of(evidence, {t.name: t.rows for t in receipt.evidence.tables}),
+        )
     except ValidationError as error:
         first = error.errors()[0]
         result.report(Problem("ATL-R014", "Table run holds what no receipt can repeat.", where="table run",

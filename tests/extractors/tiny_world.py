@@ -158,7 +158,7 @@ def make_study(tmp_path: Path, folders: Folders) -> MakeStudy:
             (root / file).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         plan = Plan(
             study="test", base=base, base_name="tiny", windows=root / "windows.jsonl", task=root / "task.jsonl",
-            contract=chosen, protected_layers=layers, positions_per_window=4, first_allowed_position=1, target=0.5,
+            contract=chosen, protected_layers=layers, positions_per_window=4, first_allowed_position=1, overlap_pairs=6, target=0.5,
             tolerance=0.1, damage_tolerance_nats=0.1, pilot=None, notes="a test",
             arms=tuple(PlannedArm(name=arm, policy="test", chart_preserving=True) for arm in arms),
         )  # fmt: skip
