@@ -10,12 +10,14 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from atlas_schema.cli.plan import plan as prereg_plan
 from atlas_schema.errors import AtlasError, UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Pre-register, extract, and issue receipts for routed models.")  # fmt: skip
 prereg = typer.Typer(no_args_is_help=True, help="Fix in advance what will be measured.")
 evidence = typer.Typer(no_args_is_help=True, help="Move evidence between the working store and the form of exchange.")
+prereg.command("plan")(prereg_plan)
 app.add_typer(prereg, name="prereg")
 app.add_typer(evidence, name="evidence")
 COMMANDS = "atlas_schema.commands"
@@ -47,17 +49,22 @@ def prereg_new(
     damage_tolerance: Annotated[float, typer.Option(help="Tolerance on base-domain damage, nats per token.")] = 0.05,
     base_name: Annotated[str, typer.Option(help="What to call the base model; default: its folder's name.")] = "",
     pilot: Annotated[
-        Path | None, typer.Option(help="Windows that thresholds were calibrated on; must share no document.")
+        Path | None,
+        typer.Option(
+            help="What thresholds or sizes were chosen from: windows, or a study folder; must share no document."
+        ),
     ] = None,
-    pilot_description: Annotated[str, typer.Option(help="What the pilot was.")] = "calibration windows",
+    pilot_description: Annotated[
+        str, typer.Option(help="What the pilot was; default: its study, or calibration windows.")
+    ] = "",
     notes: Annotated[str, typer.Option(help="A line for readers.")] = "none",
     output: Annotated[Path, typer.Option("--output", "-o")] = Path("preregistration.json"),
 ) -> None:
     """Write a pre-registration and start the run log beside it."""
-    from atlas_schema.documents.preregistration import Pilot, PlannedArm
+    from atlas_schema.documents.preregistration import PlannedArm
     from atlas_schema.study.contracts import load_contract
+    from atlas_schema.study.pilot import pilot_of, undecidable
     from atlas_schema.study.preregister import Plan, digest_of, write_preregistration
-    from atlas_schema.study.probe import load_windows
 
     arms = []
     for entry in arm:
@@ -70,18 +77,20 @@ def prereg_new(
         if ":" in policy.removesuffix(":preserving"):
             raise UsageError("--arm has an unknown suffix.", found=entry, expected="no colon but in ':preserving'")
         arms.append(PlannedArm(name=name, policy=policy.removesuffix(":preserving"), chart_preserving=keeping))
-    clusters = sorted({w.cluster_id for w in load_windows(pilot)}) if pilot else []
+    rules = load_contract(contract)
     made = write_preregistration(
         Plan(
             study=study, base=base, base_name=base_name or base.resolve().name, windows=windows, task=task,
-            contract=load_contract(contract), protected_layers=_layers(layers), positions_per_window=positions,
+            contract=rules, protected_layers=_layers(layers), positions_per_window=positions,
             first_allowed_position=first_position, overlap_pairs=overlap_pairs, target=target, tolerance=tolerance,
             damage_tolerance_nats=damage_tolerance, arms=tuple(arms),
-            pilot=Pilot(description=pilot_description, clusters=tuple(clusters)) if pilot else None, notes=notes,
+            pilot=pilot_of(pilot, pilot_description) if pilot else None, notes=notes,
         ),
         output,
     )  # fmt: skip
     typer.echo(f"{output}: {len(made.windows)} windows, {len(made.task.items)} items, {len(made.arms)} arms")
+    for never in undecidable(made, rules):
+        typer.echo(f"warning: {never}", err=True)
     typer.echo(f"digest {digest_of(made)}\nPublish this digest now; a reviewer can pin it.")
 
 

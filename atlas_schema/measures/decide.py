@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from atlas_schema.documents.contract import Bootstrap
 from atlas_schema.documents.receipt import CellState
 from atlas_schema.measures.intervals import Interval
+from atlas_schema.verdict.predicates import SuccessState
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,14 @@ class Decision:
     state: CellState
     reason: str
     strict_below: bool
+
+
+def margins(interval: Interval, rule: Bootstrap) -> tuple[float, float]:
+    """Return how far a bound, and a strict bound, must keep from what it is compared with; infinite where that is unknown."""
+    if interval.method == "rare_events":
+        return 0.0, 0.0
+    error, strict = (np.inf if e is None else e for e in (interval.error, interval.strict_error))
+    return rule.monte_carlo_errors * error, rule.monte_carlo_errors * strict
 
 
 def decide(interval: Interval, threshold: float, rule: Bootstrap, floor: float | None) -> Decision:
@@ -28,12 +39,10 @@ def decide(interval: Interval, threshold: float, rule: Bootstrap, floor: float |
         return Decision("undetermined", "the threshold is not above the floor of the null arms", False)
     if interval.method == "identical":
         return Decision("identical", interval.reason, True)
-    margin = 0.0 if interval.method == "rare_events" else None
-    if margin is None:
-        margin = None if interval.error is None else rule.monte_carlo_errors * interval.error
-    if margin is None:
+    margin, strict_margin = margins(interval, rule)
+    if not np.isfinite(margin):
         return Decision("undetermined", "the Monte-Carlo error has no finite estimate", False)
-    strict = interval.strict_upper is not None and interval.strict_upper + margin < threshold
+    strict = interval.strict_upper is not None and interval.strict_upper + strict_margin < threshold
     lower, upper = interval.simultaneous_lower, interval.upper
     if upper is not None and upper + margin < threshold:
         return Decision("below", "the upper bound is below the threshold", strict)
@@ -51,3 +60,15 @@ def agree(first: Decision, second: Decision) -> Decision:
     if first.state == second.state:
         return Decision(first.state, first.reason, first.strict_below and second.strict_below)
     return Decision("undetermined", f"the decision changes with the seed: {first.state} or {second.state}", False)
+
+
+def success_state(interval: Interval, needed: float, rule: Bootstrap) -> tuple[SuccessState, str]:
+    """Compare the interval of a mean score with the score that is needed."""
+    if interval.method == "none":
+        return "undetermined", interval.reason
+    margin, _ = margins(interval, rule)
+    if interval.lower is not None and interval.lower - margin >= needed:
+        return "reached", "the lower bound is at least target minus tolerance"
+    if interval.upper is not None and interval.upper + margin < needed:
+        return "missed", "the upper bound is below target minus tolerance"
+    return "undetermined", "the interval contains target minus tolerance"

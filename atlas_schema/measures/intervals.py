@@ -15,11 +15,10 @@ import numpy as np
 from atlas_schema.documents.contract import Bootstrap
 from atlas_schema.measures.bootstrap import (
     Bounds,
-    Counts,
+    Draws,
     Strata,
     bounds,
     clopper_pearson_upper,
-    resample_counts,
     studentised,
 )
 from atlas_schema.measures.geometry import F64
@@ -43,7 +42,10 @@ class Statistic:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Estimate and bounds of one statistic; ``None`` where no bound can be given. ``strict_*`` hold at ``alpha / arms``."""
+    """Estimate and bounds of one statistic; ``None`` where no bound can be given. ``strict_*`` hold at ``alpha / arms``.
+
+    ``error`` is the Monte-Carlo error of the bounds, ``strict_error`` that of the strict ones.
+    """
 
     value: float | None
     method: Method
@@ -57,6 +59,7 @@ class Interval:
     error: float | None = None
     strict_lower: float | None = None
     strict_upper: float | None = None
+    strict_error: float | None = None
 
 
 class Resampler:
@@ -64,7 +67,7 @@ class Resampler:
 
     def __init__(self, seed: bytes, strata: Strata, rule: Bootstrap) -> None:
         self.strata, self.rule = strata, rule
-        self.counts: list[Counts] = resample_counts(seed, strata, rule.resamples) if strata.clusters else []
+        self.draws = Draws(seed, strata, rule.resamples)
 
 
 def family(
@@ -79,9 +82,8 @@ def family(
     spread = [c for c, interval in enumerate(first) if interval.method == "bootstrap"]
     if not spread:
         return first
-    s = studentised(numerator[:, spread], denominator[:, spread], resampler.strata, resampler.counts)
-    usual = bounds(s, rule.alpha, rule.batches)
-    strict = bounds(s, rule.alpha / arms, rule.batches)
+    s = studentised(numerator[:, spread], denominator[:, spread], resampler.draws)
+    usual, strict = bounds(s, (rule.alpha, rule.alpha / arms), rule.batches)
     for at, c in enumerate(spread):
         first[c] = _bootstrapped(first[c], statistics[c], usual, strict, at)
     return first
@@ -137,8 +139,35 @@ def _bootstrapped(plain: Interval, s: Statistic, usual: Bounds, strict: Bounds, 
         value = max(0.0, value) if s.nonnegative else value
         return min(1.0, value) if s.bounded else value
 
-    errors = [float(e[at]) for e in (usual.error_upper, usual.error_lower, usual.error_simultaneous)]
+    errors = (usual.error_upper, usual.error_lower, usual.error_simultaneous)
     return replace(plain, lower=kept(usual.lower), upper=kept(usual.upper),
                    simultaneous_lower=kept(usual.simultaneous_lower), simultaneous_upper=kept(usual.simultaneous_upper),
-                   error=max(errors) if np.isfinite(errors).all() else None,
-                   strict_lower=kept(strict.lower), strict_upper=kept(strict.upper))  # fmt: skip
+                   error=_largest(errors, at), strict_lower=kept(strict.lower), strict_upper=kept(strict.upper),
+                   strict_error=_largest((strict.error_upper, strict.error_lower), at))  # fmt: skip
+
+
+def _largest(errors: Sequence[F64], at: int) -> float | None:
+    found = [float(e[at]) for e in errors]
+    return max(found) if np.isfinite(found).all() else None
+
+
+def mirrored(interval: Interval) -> Interval:
+    """Return the interval of ``1 - value``: where almost every item succeeds, the failures are bounded instead."""
+
+    def flip(value: float | None) -> float | None:
+        return None if value is None else 1.0 - value
+
+    return replace(
+        interval, value=flip(interval.value), reason=interval.reason.replace("above resolution", "below one"),
+        lower=flip(interval.upper), upper=flip(interval.lower), simultaneous_lower=None, simultaneous_upper=None,
+        strict_lower=flip(interval.strict_upper), strict_upper=flip(interval.strict_lower),
+    )  # fmt: skip
+
+
+def score_interval(score: F64, resampler: Resampler, refused: str, arms: int) -> Interval:
+    """Bound a mean of scores ``[n]`` in [0, 1]; where almost every item succeeds, bound the failures instead."""
+    failing = int((score < 1).sum()) < resampler.rule.rare_event_clusters <= int((score > 0).sum())
+    values = 1.0 - score if failing else score
+    ones = np.ones((len(score), 1))
+    found = family(values[:, None], ones, [Statistic(False, True, True, refused)], resampler, arms)[0]
+    return mirrored(found) if failing else found

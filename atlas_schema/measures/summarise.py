@@ -31,18 +31,16 @@ from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.measures.bootstrap import Strata, first_seed, second_seed
 from atlas_schema.measures.clusters import Clusters, merged_strata, strata_of
 from atlas_schema.measures.collect import Sums, collect
-from atlas_schema.measures.decide import Decision, agree, decide
+from atlas_schema.measures.decide import Decision, agree, decide, margins, success_state
 from atlas_schema.measures.definitions import DAMAGE, SUCCESS
-from atlas_schema.measures.geometry import F64
 from atlas_schema.measures.intervals import Interval as Estimate
-from atlas_schema.measures.intervals import Resampler, Statistic, family
+from atlas_schema.measures.intervals import Resampler, Statistic, family, score_interval
 from atlas_schema.measures.matched import matched
 from atlas_schema.measures.occupancy import margin_use
 from atlas_schema.measures.runs import CellName, RunCells, damage_columns, run_cells
 from atlas_schema.measures.statements import Statements, three_states
 from atlas_schema.verdict.predicates import (
     ArmSummary,
-    SuccessState,
     above_any,
     flags,
     knowledge_expansive,
@@ -250,12 +248,12 @@ class _Study:
         task, needed = self.plan.task, self.plan.task.target - self.plan.task.tolerance
         few = len(score) < self.contract.success.min_items
         reason = f"{len(score)} items; the contract needs {self.contract.success.min_items}" if few else ""
-        both = [_score_interval(score, r, reason, len(self.plan.arms)) for r in self._item_strata(len(score))]
-        states = [_success_state(e, needed, self.rule) for e in both]
+        both = [score_interval(score, r, reason, len(self.plan.arms)) for r in self._item_strata(len(score))]
+        states = [success_state(e, needed, self.rule) for e in both]
         state, why = (
             states[0] if states[0][0] == states[1][0] else ("undetermined", "the decision changes with the seed")
         )
-        strict = [e.strict_lower is not None and e.strict_lower - _margin(e, self.rule) >= needed for e in both]
+        strict = [e.strict_lower is not None and e.strict_lower - margins(e, self.rule)[1] >= needed for e in both]
         found = TaskSuccess(
             definition=SUCCESS, value=float(score.mean()), items=len(score), lower=_finite(both[0].lower),
             upper=_finite(both[0].upper), target=task.target, tolerance=task.tolerance, state=state, reason=why,
@@ -273,37 +271,3 @@ class _Study:
             matched(a, b, scores[a], scores[b], resamplers, self.plan.task.tolerance, few)
             for a, b in combinations(names, 2)
         )
-
-
-def _score_interval(score: F64, resampler: Resampler, refused: str, arms: int) -> Estimate:
-    """Bound a mean of scores in [0, 1]; where almost every item succeeds, bound the failures instead."""
-    failing = int((score < 1).sum()) < resampler.rule.rare_event_clusters <= int((score > 0).sum())
-    values = 1.0 - score if failing else score
-    ones = np.ones((len(score), 1))
-    found = family(values[:, None], ones, [Statistic(False, True, True, refused)], resampler, arms)[0]
-    return _mirrored(found) if failing else found
-
-
-def _mirrored(e: Estimate) -> Estimate:
-    def flip(value: float | None) -> float | None:
-        return None if value is None else 1.0 - value
-
-    return Estimate(flip(e.value), e.method, e.reason.replace("above resolution", "below one"), e.clusters, e.nonzero, flip(e.upper),
-                    flip(e.lower), None, None, e.error, flip(e.strict_upper), flip(e.strict_lower))  # fmt: skip
-
-
-def _margin(estimate: Estimate, rule: Bootstrap) -> float:
-    if estimate.method == "rare_events":
-        return 0.0
-    return np.inf if estimate.error is None else rule.monte_carlo_errors * estimate.error
-
-
-def _success_state(estimate: Estimate, needed: float, rule: Bootstrap) -> tuple[SuccessState, str]:
-    if estimate.method == "none":
-        return "undetermined", estimate.reason
-    margin = _margin(estimate, rule)
-    if estimate.lower is not None and estimate.lower - margin >= needed:
-        return "reached", "the lower bound is at least target minus tolerance"
-    if estimate.upper is not None and estimate.upper + margin < needed:
-        return "missed", "the upper bound is below target minus tolerance"
-    return "undetermined", "the interval contains target minus tolerance"

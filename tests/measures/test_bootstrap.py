@@ -17,6 +17,7 @@ from simulator import contract_json, small
 
 from atlas_schema.documents.contract import Bootstrap
 from atlas_schema.measures.bootstrap import (
+    Draws,
     Strata,
     bounds,
     clopper_pearson_upper,
@@ -28,6 +29,7 @@ from atlas_schema.measures.bootstrap import (
 )
 from atlas_schema.measures.clusters import Clusters, merged_strata, strata_of
 from atlas_schema.measures.decide import Decision, agree, decide
+from atlas_schema.measures.exact import split, weighted_sums
 from atlas_schema.measures.intervals import Interval, Resampler, Statistic, family
 
 F64 = npt.NDArray[np.float64]
@@ -91,6 +93,77 @@ def test_clusters_of_a_merged_stratum_are_drawn_in_order_of_their_id() -> None:
     assert strata_of(clusters, {"a+b": ["a", "b"]}).members[0].tolist() == [2, 0, 3, 1]
 
 
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 40), st.integers(1, 50))
+def test_resamples_do_not_depend_on_blocks_nor_on_being_kept(sizes: list[int], resamples: int, rows: int) -> None:
+    where = strata(*sizes)
+    expected = np.concatenate(resample_counts(SEED, where, resamples), axis=1)
+    kept, anew = Draws(SEED, where, resamples), Draws(SEED, where, resamples)
+    anew.KEPT = 0  # type: ignore[misc]
+    for draws in (kept, kept, anew):
+        blocks = list(draws.blocks(rows))
+        assert np.concatenate([b for _, b in blocks]).tolist() == expected.tolist()
+        assert [at for at, _ in blocks] == np.cumsum([0, *(len(b) for _, b in blocks[:-1])]).tolist()
+        assert max(len(b) for _, b in blocks) <= rows
+
+
+# --- exact sums -------------------------------------------------------------------------------------------------
+
+wide = st.floats(-1e30, 1e30, allow_subnormal=False).filter(lambda v: v == 0 or abs(v) > 1e-30)
+
+
+@given(st.lists(st.lists(wide, min_size=3, max_size=3), min_size=1, max_size=40), st.integers(0, 2**32 - 1))
+def test_weighted_sums_are_exact_whatever_the_order(values: list[list[float]], seed: int) -> None:
+    from fractions import Fraction
+
+    rng, n = np.random.default_rng(seed), len(values)
+    table = np.array(values)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=4).astype(np.float64)
+    halves = split(table.T, n)
+    found = weighted_sums(halves, counts.T)
+    order = rng.permutation(n)
+    assert (weighted_sums(np.ascontiguousarray(halves[:, order]), counts.T[order]) == found).all()
+    for c in range(3):
+        largest = max(abs(Fraction(v)) for v in table[:, c])
+        for row, sums in zip(counts, found[c], strict=True):
+            exact = sum((int(w) * Fraction(v) for w, v in zip(row, table[:, c], strict=True)), Fraction(0))
+            assert abs(Fraction(float(sums)) - exact) <= abs(exact) / 2**53 + n * largest / 2**92
+
+
+THREADS = """
+import hashlib, sys
+import numpy as np
+from atlas_schema.measures.bootstrap import Draws, Strata, bounds, studentised
+rng = np.random.default_rng(5)
+where = Strata((np.arange(130), np.arange(130, 201)))
+d = rng.lognormal(0, 1, (201, 37))
+s = studentised(d * rng.lognormal(-2, 1, (201, 37)), d, Draws(bytes(range(32)), where, 2000))
+b = bounds(s, [0.025], 20)[0]
+total = hashlib.sha256()
+for values in (s.theta, s.se, s.t_low, b.lower, b.upper, b.simultaneous_lower, b.error_upper):
+    total.update(np.ascontiguousarray(values).tobytes())
+print(total.hexdigest())
+"""
+
+
+def test_bounds_are_the_same_bits_on_any_number_of_threads_and_any_processor() -> None:
+    """OpenBLAS is told how many threads to use and which processor to believe in; where another BLAS is used, only threads."""
+    import os
+    import subprocess
+    import sys
+
+    found = []
+    for setting in ({"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"},
+                    {"OPENBLAS_CORETYPE": "Nehalem"}, {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4"}):  # fmt: skip
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", THREADS], capture_output=True, text=True, check=False,
+                              env={**os.environ, **setting}, timeout=300)  # fmt: skip
+        if done.returncode and "NPY_DISABLE_CPU_FEATURES" in setting:
+            continue  # a processor, or a build, without these features
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout)
+    assert len(found) >= 3
+    assert len(set(found)) == 1
+
+
 # --- one family against the oracle ------------------------------------------------------------------------------
 
 sums = st.tuples(st.integers(12, 20), st.integers(12, 16), st.integers(0, 2**32 - 1), st.integers(1, 3))
@@ -122,9 +195,9 @@ def test_bounds_of_a_family_equal_the_oracle(case: tuple[int, int, int, int]) ->
             (mine.simultaneous_lower, theirs.simultaneous_lower),
             (mine.simultaneous_upper, theirs.simultaneous_upper),
         ):  # fmt: skip
-            assert a == pytest.approx(b, rel=1e-9, abs=1e-12) if b is not None and math.isfinite(b) else a is None
+            assert a == pytest.approx(b, rel=1e-12, abs=1e-13) if b is not None and math.isfinite(b) else a is None
         error = max(theirs.mc_upper, theirs.mc_lower, theirs.mc_simultaneous_lower)
-        assert mine.error == pytest.approx(error, rel=1e-7) if math.isfinite(error) else mine.error is None
+        assert mine.error == pytest.approx(error, rel=1e-11) if math.isfinite(error) else mine.error is None
 
 
 @given(sums)
@@ -193,13 +266,13 @@ def test_coverage_on_skewed_data_of_known_truth() -> None:
     rng = np.random.default_rng(20)
     replicates, alpha, cells = 300, 0.05, 3
     where = strata(40, 40)
-    counts = resample_counts(SEED, where, 400)
+    draws = Draws(SEED, where, 400)
     missed = {"upper": 0, "lower": 0, "family": 0}
     for _ in range(replicates):
         size = rng.integers(2, 9, (80, cells)).astype(np.float64)
         # Cluster means are lognormal with mean 0.2, independent of the size: the ratio of sums is 0.2.
         numerator = size * 0.2 * rng.lognormal(-0.245, 0.7, (80, cells))
-        found = bounds(studentised(numerator, size, where, counts), alpha, 20)
+        found = bounds(studentised(numerator, size, draws), [alpha], 20)[0]
         missed["upper"] += int(found.upper[0] < 0.2)
         missed["lower"] += int(found.lower[0] > 0.2)
         missed["family"] += int((found.simultaneous_lower > 0.2).any())
@@ -213,9 +286,9 @@ def test_coverage_on_skewed_data_of_known_truth() -> None:
 def test_max_t_of_many_copies_is_that_of_one() -> None:
     where = strata(20, 20)
     numerator, denominator = draw_cells(40, 1, 5)
-    counts = resample_counts(SEED, where, 400)
-    one = bounds(studentised(numerator, denominator, where, counts), 0.025, 20)
-    many = bounds(studentised(np.tile(numerator, 5), np.tile(denominator, 5), where, counts), 0.025, 20)
+    draws = Draws(SEED, where, 400)
+    one = bounds(studentised(numerator, denominator, draws), [0.025], 20)[0]
+    many = bounds(studentised(np.tile(numerator, 5), np.tile(denominator, 5), draws), [0.025], 20)[0]
     assert many.simultaneous_lower == pytest.approx(np.tile(one.simultaneous_lower, 5))
     assert many.simultaneous_upper == pytest.approx(np.tile(one.simultaneous_upper, 5))
 
@@ -223,10 +296,10 @@ def test_max_t_of_many_copies_is_that_of_one() -> None:
 def test_max_t_widens_with_independent_cells() -> None:
     where = strata(20, 20)
     numerator, denominator = draw_cells(40, 12, 6)
-    counts = resample_counts(SEED, where, 1000)
+    draws = Draws(SEED, where, 1000)
     widths = []
     for cells in (1, 3, 12):
-        found = bounds(studentised(numerator[:, :cells], denominator[:, :cells], where, counts), 0.025, 20)
+        found = bounds(studentised(numerator[:, :cells], denominator[:, :cells], draws), [0.025], 20)[0]
         widths.append(float((found.theta[0] - found.simultaneous_lower[0]) / found.se[0]))
     assert widths[0] < widths[1] < widths[2]
 
@@ -310,9 +383,22 @@ def test_too_few_clusters_and_refusals_come_first() -> None:
 def test_clopper_pearson_equals_the_oracle(events: int, trials: int, alpha: float) -> None:
     assume(events <= trials)
     found = clopper_pearson_upper(events, trials, alpha)
-    assert found == pytest.approx(naive.clopper_pearson_upper(events, trials, alpha), rel=1e-9)
+    assert found == pytest.approx(naive.clopper_pearson_upper(events, trials, alpha), rel=1e-12)
     assert events / trials <= found <= 1.0 or alpha > 0.4
     assert events == trials or found <= clopper_pearson_upper(events + 1, trials, alpha)
+
+
+@pytest.mark.parametrize("trials", [1, 3, 50, 260, 5000, 100_000])
+@pytest.mark.parametrize("events", [0, 1, 2, 9, 40])
+def test_clopper_pearson_equals_scipys_inverse_of_the_incomplete_beta_function(events: int, trials: int) -> None:
+    from scipy.special import betainccinv
+
+    if events >= trials:
+        assert clopper_pearson_upper(events, trials, 0.025) == 1.0
+        return
+    for alpha in (1e-9, 0.00125, 0.025, 0.5, 0.9):
+        expected = float(betainccinv(events + 1, trials - events, alpha))
+        assert clopper_pearson_upper(events, trials, alpha) == pytest.approx(expected, rel=1e-12)
 
 
 # --- decisions --------------------------------------------------------------------------------------------------
@@ -321,7 +407,7 @@ def test_clopper_pearson_equals_the_oracle(events: int, trials: int, alpha: floa
 def interval(
     upper: float | None, lower: float | None, error: float | None = 0.001, method: str = "bootstrap"
 ) -> Interval:
-    return Interval(0.1, method, "", 60, 50, lower, upper, lower, upper, error, lower, upper)  # type: ignore[arg-type]
+    return Interval(0.1, method, "", 60, 50, lower, upper, lower, upper, error, lower, upper, error)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
