@@ -27,7 +27,15 @@ Date = Annotated[
     StringConstraints(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$", min_length=7, max_length=10),
 ]
 """A day or a month: what the source gives."""
-TermId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.:-]{0,127}$", max_length=128)]
+TermId = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,40}\.[a-z][a-z0-9_]{0,60}/[1-9][0-9]?$", max_length=128)
+]
+"""A term of the vocabulary, such as ``navigator.coupling/1``."""
+ConventionId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,40}(\.[a-z][a-z0-9_]{0,60}){2}/[1-9][0-9]?$", max_length=192),
+]
+"""A convention of a term, such as ``navigator.coupling.attention_pearson/1``."""
 Licence = Literal["directional_only", "statistical"]
 Statistic = Literal["value", "mean", "sum", "minimum", "maximum", "median", "count", "exp_mean"]
 
@@ -113,7 +121,7 @@ class Series(Document):
     axis: Name
     reading: Reading
     term: TermId | None
-    convention: Identifier | None
+    convention: ConventionId | None
     relation: Literal["direct", "proxy"] | None
     sample: Sample
     values: Annotated[tuple[Value, ...], Field(min_length=1, max_length=10_000)]

@@ -39,8 +39,8 @@ _MEASUREMENT: Json = {
             "unit": "1",
             "axis": "layer",
             "reading": "rounded",
-            "term": "navigator.coupling",
-            "convention": None,
+            "term": "navigator.coupling/1",
+            "convention": "navigator.coupling.attention_pearson/1",
             "relation": "proxy",
             "sample": {"size": 1, "approximate": False, "of": "probe inputs"},
             "values": [
@@ -114,7 +114,7 @@ _PREDICTION: Json = {
     "title": "The peak is in the middle",
     "statement": "Coupling is largest in the middle layer.",
     "source": "made up for tests",
-    "terms": ["navigator.coupling"],
+    "terms": ["navigator.coupling/1"],
     "requires": [
         {
             "role": "tiny",
