@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -23,11 +22,13 @@ def log_show(log: Annotated[Path, typer.Argument(help="The run log.")] = BESIDE)
     from atlas_schema.documents.run_log import RunLog
     from atlas_schema.files import read_document
     from atlas_schema.protocol.fidelity import fidelity
+    from atlas_schema.protocol.sequence import parties
     from atlas_schema.reports.text import printable
 
     found = read_document(log, RunLog, "run log")
     for step in found.steps:
         made = ", ".join(a.name for a in step.outputs) or "nothing"
+        made += "".join(f", by {name}" for name in parties(step))
         typer.echo(printable(f"{step.index:>4}  {step.time}  {step.step:<11} {step.actor:<11} {made}"))
     typer.echo(f"head {found.steps[-1].hash}\nfidelity {fidelity(found).words}")
 
@@ -154,6 +155,8 @@ def log_verify(
     log: Log = BESIDE,
 ) -> None:
     """Verify a document as another party, and record that it was done. Nothing is recorded where it does not verify."""
+    from atlas_schema.documents.receipt import Receipt
+    from atlas_schema.protocol.filling import open_document
     from atlas_schema.protocol.steps import record_verification
     from atlas_schema.reports import json as report_json
     from atlas_schema.reports import text
@@ -161,8 +164,7 @@ def log_verify(
     from atlas_schema.verify.outcome import Code, exit_code
     from atlas_schema.verify.verifier import Options, verify
 
-    kind = json.loads(document.read_bytes()).get("kind") if document.is_file() else None
-    options = Options(profile="review" if kind in ("receipt", "measurement") else "offline")
+    options = Options(profile="review" if isinstance(open_document(document), Receipt) else "offline")
     result = verify(load(document, run_log=log), options)
     typer.echo(text.render(result), nl=False)
     code = exit_code(result)
