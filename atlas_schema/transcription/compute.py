@@ -1,4 +1,4 @@
-"""Numbers from raw output: counts exact, ratios and likelihoods to nine digits, computed in rational and decimal arithmetic.
+"""Numbers from raw output: counts exact, ratios and likelihoods to nine digits, rounded once at the end.
 
 Units and formulas are those of the vocabulary's terms; a series names its term and convention.
 """
@@ -6,6 +6,7 @@ Units and formulas are those of the vocabulary's terms; a series names its term 
 from __future__ import annotations
 
 import decimal
+import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
@@ -18,6 +19,10 @@ _SHORT = decimal.Context(prec=DIGITS, rounding=decimal.ROUND_HALF_EVEN)
 LARGEST = decimal.Decimal("1e90")
 """Perplexity beyond which none is given."""
 
+SMALLEST = decimal.Decimal("1e-90")
+ZERO = "0." + 17 * "0"
+"""Zero, and what is too small to be written: to seventeen places, since a bare 0 would stand for up to a half."""
+
 
 def as_decimal(value: Fraction) -> decimal.Decimal:
     """Return a rational number as a decimal of 60 digits."""
@@ -27,8 +32,8 @@ def as_decimal(value: Fraction) -> decimal.Decimal:
 def text(value: decimal.Decimal) -> str:
     """Return a number as a measurement writes it: nine significant digits, rounded half to even, zeros kept."""
     rounded = _SHORT.plus(value)
-    if not rounded:
-        return "0"
+    if abs(rounded) < SMALLEST:
+        return ZERO
     digits = "".join(map(str, rounded.as_tuple().digits)).ljust(DIGITS, "0")
     exponent = rounded.adjusted()
     sign = "-" if rounded < 0 else ""
@@ -45,8 +50,11 @@ def words(value: str) -> int:
 
 
 def mean_log_likelihood(logprobs: Sequence[float]) -> Fraction:
-    """Return the mean of log-probabilities exactly, nats per token; values just above 0 count as 0."""
-    return sum((Fraction(min(value, 0.0)) for value in logprobs), Fraction(0)) / len(logprobs)
+    """Return the mean of log-probabilities, nats per token; values just above 0 count as 0.
+
+    The sum is rounded once, to float64.
+    """
+    return Fraction(math.fsum(min(value, 0.0) for value in logprobs)) / len(logprobs)
 
 
 def series(raw: Raw) -> tuple[Series, ...]:
@@ -102,6 +110,7 @@ def _likelihoods(raw: Raw) -> Iterator[Series]:
     if not scored:
         return
     means = [(at, mean_log_likelihood(logprobs), len(logprobs)) for at, _, logprobs in scored]
+    perplexities = [_value(at, _perplexity(mean, at), n) for at, mean, n in means]  # first: it refuses what is absurd
     what = f"of the {raw.run.scored}, given what stands before each token"
     yield _series(
         "log_likelihood",
@@ -121,7 +130,7 @@ def _likelihoods(raw: Raw) -> Iterator[Series]:
         "rounded",
         "navigator.perplexity/1",
         None,
-        [_value(at, _perplexity(mean, at), n) for at, mean, n in means],
+        perplexities,
     )
     groups: dict[str, list[float]] = {}
     for _, group, logprobs in scored:
