@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from atlas_schema.cli.plan import plan as prereg_plan
+from atlas_schema.cli import log, transcribe, vocab
 from atlas_schema.errors import AtlasError, UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
@@ -20,6 +21,10 @@ evidence = typer.Typer(no_args_is_help=True, help="Move evidence between the wor
 prereg.command("plan")(prereg_plan)
 app.add_typer(prereg, name="prereg")
 app.add_typer(evidence, name="evidence")
+app.add_typer(vocab.app, name="vocab")
+app.add_typer(log.app, name="log")
+app.command("judge")(log.judge)
+app.command("transcribe")(transcribe.transcribe)
 COMMANDS = "atlas_schema.commands"
 
 

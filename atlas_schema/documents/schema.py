@@ -18,7 +18,10 @@ from pydantic import Field, TypeAdapter
 
 from atlas_schema.documents.base import Document
 from atlas_schema.documents.contract import Contract
+from atlas_schema.documents.measurement import Measurement
+from atlas_schema.documents.prediction import Prediction
 from atlas_schema.documents.preregistration import Preregistration
+from atlas_schema.documents.read import Read
 from atlas_schema.documents.receipt import Receipt
 from atlas_schema.documents.run_log import RunLog
 from atlas_schema.errors import UsageError
@@ -28,6 +31,9 @@ MODELS: dict[str, type[Document]] = {
     "preregistration": Preregistration,
     "receipt": Receipt,
     "run_log": RunLog,
+    "measurement": Measurement,
+    "prediction": Prediction,
+    "read": Read,
 }
 """Every document kind that this version reads."""
 
@@ -39,10 +45,11 @@ SCHEMA_ID = "https://atlas-schema.invalid/schema.json"
 
 def schema_document() -> dict[str, Any]:
     """Return the JSON Schema 2020-12 of every document kind, told apart by ``kind``."""
-    union = Annotated[Contract | Preregistration | Receipt | RunLog, Field(discriminator="kind")]
+    union = Annotated[
+        Contract | Preregistration | Receipt | RunLog | Measurement | Prediction | Read, Field(discriminator="kind")
+    ]
     adapter: TypeAdapter[Any] = TypeAdapter(union)
     body = adapter.json_schema(ref_template="#/$defs/{model}")
-    body.pop("discriminator", None)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
@@ -54,14 +61,16 @@ def schema_document() -> dict[str, Any]:
 def _standard(schema: Any) -> Any:
     """Say in JSON Schema's own keywords what Pydantic leaves in its own.
 
-    Bounds outside a validator come out as ``ge`` and ``le``, which JSON Schema ignores; and ``patternProperties`` alone
-    admits names that match no pattern.
+    Bounds outside a validator come out as ``ge`` and ``le``, which JSON Schema ignores; ``patternProperties`` alone
+    admits names that match no pattern; ``discriminator`` is a word of OpenAPI.
     """
     if isinstance(schema, list):
         return [_standard(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {name: _standard(part) for name, part in schema.items()}
+    made = {
+        name: _standard(part) for name, part in schema.items() if not (name == "discriminator" and "oneOf" in schema)
+    }
     if made.get("type") == "integer":
         for own, standard in (("ge", "minimum"), ("le", "maximum")):
             if own in made:

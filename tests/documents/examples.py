@@ -6,6 +6,7 @@ import json
 from functools import cache
 from typing import Any
 
+from documents.records import measurement, prediction
 from hypothesis import strategies as st
 from simulator import PRESERVED, REWRITTEN, Settings, StudySimulator
 
@@ -27,8 +28,19 @@ def study() -> StudySimulator:
     return StudySimulator.make(small)
 
 
+_READ = {
+    "kind": "read", "schema_version": "1.0", "moment": "before_first_run", "author": "a person",
+    "time": "2026-01-02T00:00:00Z", "log_head": None, "text": "It will rise.", "surprise": "A fall.",
+}  # fmt: skip
+
+
 @cache
 def _example(kind: str) -> str:
+    records = {"measurement": measurement, "prediction": prediction}
+    if kind in records:
+        return json.dumps(records[kind]())
+    if kind == "read":
+        return json.dumps(_READ)
     made = study()
     documents: dict[str, Any] = {
         "contract": made.contract, "preregistration": made.preregistration, "run_log": made.run_log,
@@ -87,8 +99,9 @@ def _of(schema: dict[str, Any], definitions: dict[str, Any]) -> st.SearchStrateg
         return st.just(schema["const"])
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
-    if "anyOf" in schema:
-        return st.one_of(*(_of(part, definitions) for part in schema["anyOf"]))
+    for several in ("anyOf", "oneOf"):
+        if several in schema:
+            return st.one_of(*(_of(part, definitions) for part in schema[several]))
     made: dict[str, Any] = {
         "object": _object, "array": _array, "string": _string, "number": _number, "integer": _integer,
     }  # fmt: skip

@@ -48,6 +48,7 @@ from atlas_extractors.routing.rows import (
 from atlas_extractors.routing.transport import carry
 from atlas_schema.errors import AtlasError
 from atlas_schema.evidence.tables import Dims
+from atlas_schema.protocol.process import process_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,7 @@ class Worker:
             "parameters": self.parameters,
             "param_distance": self.param_distance,
             "pairs_at_a_time": group_size(next(iter(self.stored.values()))),
+            "process": process_digest(),
         }
 
     def answer(self, request: Frame) -> tuple[dict[str, Any], list[bytes]]:
