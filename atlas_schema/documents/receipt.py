@@ -218,5 +218,5 @@ class Receipt(Document):
     notes: Text
 
 
-FREE_TEXT: tuple[str, ...] = ("/notes", "/judgement/reading")
-"""JSON pointers whose content is not recomputed from anything."""
+FREE_TEXT: tuple[str, ...] = ("/notes",)
+"""JSON pointers whose content nothing confirms. A judgement is confirmed by its step of the run log."""

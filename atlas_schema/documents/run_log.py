@@ -8,6 +8,9 @@ from pydantic import Field
 
 from atlas_schema.documents.base import Count, Digest, Document, Line, Time
 
+StepName = Literal["declare", "stimulus", "read0", "extract", "transcribe", "read1", "issue", "verify", "judge"]
+Actor = Literal["automation", "technician", "model"]
+
 
 class Artefact(Document):
     """Something a step read or made."""
@@ -20,8 +23,8 @@ class Step(Document):
     """One step. ``hash`` is the digest of the step's canonical form without that field."""
 
     index: Count
-    step: Literal["declare", "extract", "issue"]
-    actor: Literal["automation", "technician", "model"]
+    step: StepName
+    actor: Actor
     tool: Line
     time: Time
     inputs: Annotated[tuple[Artefact, ...], Field(max_length=64)]

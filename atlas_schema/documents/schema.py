@@ -21,6 +21,7 @@ from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.measurement import Measurement
 from atlas_schema.documents.prediction import Prediction
 from atlas_schema.documents.preregistration import Preregistration
+from atlas_schema.documents.read import Read
 from atlas_schema.documents.receipt import Receipt
 from atlas_schema.documents.run_log import RunLog
 from atlas_schema.errors import UsageError
@@ -32,6 +33,7 @@ MODELS: dict[str, type[Document]] = {
     "run_log": RunLog,
     "measurement": Measurement,
     "prediction": Prediction,
+    "read": Read,
 }
 """Every document kind that this version reads."""
 
@@ -44,7 +46,7 @@ SCHEMA_ID = "https://atlas-schema.invalid/schema.json"
 def schema_document() -> dict[str, Any]:
     """Return the JSON Schema 2020-12 of every document kind, told apart by ``kind``."""
     union = Annotated[
-        Contract | Preregistration | Receipt | RunLog | Measurement | Prediction, Field(discriminator="kind")
+        Contract | Preregistration | Receipt | RunLog | Measurement | Prediction | Read, Field(discriminator="kind")
     ]
     adapter: TypeAdapter[Any] = TypeAdapter(union)
     body = adapter.json_schema(ref_template="#/$defs/{model}")

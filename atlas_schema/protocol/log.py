@@ -1,26 +1,38 @@
-"""The minimal run log: declare, extract, issue. The tools write it themselves."""
+"""The run log's chain: making, linking and appending steps. What their order must be is in `sequence`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from atlas_schema import EXTRACTOR
-from atlas_schema.canonical import digest_document
-from atlas_schema.documents.run_log import Artefact, RunLog, Step
+from atlas_schema.canonical import digest_bytes, digest_document
+from atlas_schema.documents.run_log import Actor, Artefact, RunLog, Step, StepName
 from atlas_schema.errors import UsageError
 from atlas_schema.files import document_text, read_document, write_atomically
 
 LOG_NAME = "run_log.json"
-StepName = Literal["declare", "extract", "issue"]
-Actor = Literal["automation", "technician", "model"]
+PROCESS = "process"
+"""Name of the artefact that says which process a step ran in."""
+PARTY = "party: "
+"""Begins the name of the artefact that says who ran a step."""
+_BLANK = "sha256:" + "0" * 64
 
 
 def now() -> str:
     """Return the current time, UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def party(name: str) -> dict[str, str]:
+    """Return the artefact that names a party. Case and spacing do not make another party."""
+    return {PARTY + name: party_digest(name)}
+
+
+def party_digest(name: str) -> str:
+    """Return the digest by which parties are compared."""
+    return digest_bytes(" ".join(name.casefold().split()).encode())
 
 
 def step_hash(step: Step) -> str:
@@ -52,6 +64,31 @@ def require_unaltered(path: Path, log: RunLog) -> None:
                          found=faults[0][1], todo="restore the log from where it was backed up")  # fmt: skip
 
 
+def next_step(
+    steps: tuple[Step, ...],
+    *,
+    step: StepName,
+    actor: Actor,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    tool: str = EXTRACTOR,
+    time: str | None = None,
+) -> Step:
+    """Return the step that follows, chained. Its time is now, or that of the step before where the clock went back."""
+    artefacts = [tuple(Artefact(name=n, digest=d) for n, d in sorted(group.items())) for group in (inputs, outputs)]
+    at = time or now()
+    made = Step(index=len(steps), step=step, actor=actor, tool=tool, time=max(at, steps[-1].time) if steps else at,
+                inputs=artefacts[0], outputs=artefacts[1], previous=steps[-1].hash if steps else None, hash=_BLANK)  # fmt: skip
+    return made.model_copy(update={"hash": step_hash(made)})
+
+
+def read_log(path: Path) -> RunLog:
+    """Read a log and require that its chain is whole."""
+    log = read_document(path, RunLog, "run log")
+    require_unaltered(path, log)
+    return log
+
+
 def append_step(
     path: Path,
     *,
@@ -60,22 +97,21 @@ def append_step(
     inputs: Mapping[str, str],
     outputs: Mapping[str, str],
     tool: str = EXTRACTOR,
+    time: str | None = None,
+    start: bool = False,
 ) -> RunLog:
-    """Append one step and return the log. Refuses a log whose chain is broken; creates the file for ``declare`` only."""
+    """Append one step and return the log.
+
+    Refuses a log whose chain is broken. Creates the file for ``declare``, and with ``start`` for any step: a study
+    without a declaration has a log too, and the lowest tier.
+    """
     steps: tuple[Step, ...] = ()
     if path.exists():
-        log = read_document(path, RunLog, "run log")
-        require_unaltered(path, log)
-        steps = log.steps
-    elif step != "declare":
+        steps = read_log(path).steps
+    elif step != "declare" and not start:
         raise UsageError("There is no run log.", where=str(path), expected="the log that 'atlas prereg new' starts",
                          todo="keep run_log.json beside the pre-registration")  # fmt: skip
-    artefacts = [tuple(Artefact(name=n, digest=d) for n, d in sorted(group.items())) for group in (inputs, outputs)]
-    time = max(now(), steps[-1].time) if steps else now()
-    fields = Step(index=len(steps), step=step, actor=actor, tool=tool, time=time, inputs=artefacts[0], outputs=artefacts[1],
-                  previous=steps[-1].hash if steps else None, hash="sha256:" + "0" * 64)  # fmt: skip
-    made = RunLog(
-        kind="run_log", schema_version="1.0", steps=(*steps, fields.model_copy(update={"hash": step_hash(fields)}))
-    )
+    added = next_step(steps, step=step, actor=actor, inputs=inputs, outputs=outputs, tool=tool, time=time)
+    made = RunLog(kind="run_log", schema_version="1.0", steps=(*steps, added))
     write_atomically(path, document_text(made))
     return made

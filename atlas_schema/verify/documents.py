@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from atlas_schema.documents.base import Document
 from atlas_schema.documents.schema import MODELS, schema_errors
 from atlas_schema.errors import DocumentError
 from atlas_schema.verify.outcome import Channel, Problem, Report
+from atlas_schema.verify.protocol import typed_tiers
 from atlas_schema.verify.reading import pointer, position, read_json
 
 
@@ -43,6 +44,9 @@ def parse(name: str, raw: bytes, expected_kind: str | None, report: Report) -> P
                              stated=str(kind), recomputed=expected_kind or f"one of {', '.join(MODELS)}",
                              todo="give the file of the kind that is asked for"))  # fmt: skip
         return None
+    for problem in typed_tiers(value):
+        report.channel(Channel.CONTRACT).check()
+        report.channel(Channel.CONTRACT).report(replace(problem, document=name, position=position(raw, problem.path)))
     errors = schema_errors(value, kind)
     for path, message in errors[:20]:
         shape.report(Problem("ATL-S001", message[:300], document=name, path=path, position=position(raw, path),

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from atlas_schema.documents import judgements
 from atlas_schema.errors import DocumentError
 from atlas_schema.limits import LIMITS, Limits
 
@@ -70,7 +71,7 @@ def position(raw: bytes, path: tuple[str | int, ...]) -> tuple[int, int] | None:
 
 def pointer(path: tuple[str | int, ...]) -> str:
     """Return a path as a JSON pointer (RFC 6901)."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    return judgements.pointer(path)
 
 
 def _descend(text: str, decoder: json.JSONDecoder, at: int, part: str | int) -> int | None:

@@ -46,6 +46,14 @@ C009 | The subjects are the base, every null arm of the contract and every plann
 C010 | Every table holds the expected rows: every window, position and item of every planned run, no more. | A missing cell is unproven, never a smaller sample. | format.md, Pre-registration
 C011 | The windows of the evidence are the pre-registered ones, with the tokens and positions that follow from them. | Windows chosen afterwards can show anything. | format.md, Pre-registration
 C012 | No cluster of the pilot is a cluster of the study. | Thresholds tuned on the study's own text are not thresholds. | measures.md, 6
+C040 | Declaration and Read #0 stand before the first run, Read #1 after it and before anything is issued, verification after that. | An expectation that was written after the result expects nothing. | protocol.md, Order
+C041 | Reads and judgements are taken by a technician, every other step by who may take it. | A judgement that no person made is no judgement. | protocol.md, Who takes a step
+C042 | No two runs name one process. | What a process carries over from one model reaches the next. | protocol.md, Isolation
+C043 | Who verifies is another party than who extracted, in another process. | Nobody checks their own work. | protocol.md, Isolation
+C044 | Every run reads a stimulus whose version was registered before, or a pre-registration declared before. | What a model was given must be traceable. | protocol.md, Stimuli
+C045 | No document states a fidelity tier. | A tier is derived from the log's steps; one that is typed in can say anything. | protocol.md, Fidelity tier
+C046 | A filled judgement has value, author and basis, and the log holds its step: by a technician, at its time, about this document. | Automation leaves judgement blank; only a person fills it. | protocol.md, Judgement
+C047 | A Read is the one that the log records, written after the step it names and before the next. | A Read that nobody logged could have been written at any time. | protocol.md, Reads
 B001 | The bundle holds exactly the declared tables. | Nothing missing, nothing extra. | format.md, Bundle
 B002 | Every table has the stated number of rows. | The rows must be the ones the receipt is about. | format.md, Digests
 B003 | Every table has the stated Merkle root. | One changed bit of one value changes the root. | format.md, Digests

@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from atlas_schema.documents.base import Document
 from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import Preregistration
+from atlas_schema.documents.read import Read
 from atlas_schema.documents.receipt import ArmFindings, Findings, Receipt
 from atlas_schema.documents.run_log import RunLog
 from atlas_schema.errors import EvidenceError, RowsError
 from atlas_schema.evidence.source import EvidenceSource
+from atlas_schema.protocol.fidelity import fidelity
 from atlas_schema.study.contracts import built_in_contracts
-from atlas_schema.verify import consistency
+from atlas_schema.verify import consistency, protocol
 from atlas_schema.verify.documents import Parsed, parse
 from atlas_schema.verify.outcome import PROFILES, Channel, Problem, Report, Status
 from atlas_schema.verify.reading import position
@@ -74,7 +76,7 @@ def verify(submission: Submission, options: Options) -> Report:
         if isinstance(parsed.model, Receipt):
             _verify_receipt(submission, options, parsed, parsed.model, report)
         else:
-            _verify_other(parsed, options, report)
+            _verify_other(submission, parsed, options, report)
     for absent in (Channel.AUTHENTICITY, Channel.REPLAY):
         if absent in report.required:
             report.channel(absent).skipped = "not part of this version"
@@ -88,7 +90,7 @@ def verify(submission: Submission, options: Options) -> Report:
     return report
 
 
-def _verify_other(parsed: Parsed, options: Options, report: Report) -> None:
+def _verify_other(submission: Submission, parsed: Parsed, options: Options, report: Report) -> None:
     """A contract, pre-registration or run log by itself: its shape and its agreement with itself.
 
     Under a profile that asks for a verdict it stays unproven: whoever asks about a receipt must not be answered with 0
@@ -116,6 +118,24 @@ def _verify_other(parsed: Parsed, options: Options, report: Report) -> None:
             consistency.check_preregistration(parsed.model, contract, result)
     elif isinstance(parsed.model, RunLog):
         consistency.check_log(parsed.model, result)
+        protocol.check_protocol(parsed.model, result)
+        report.facts |= {"head": parsed.model.steps[-1].hash, "fidelity": fidelity(parsed.model).words}
+    else:
+        _verify_words(submission, parsed.model, report)
+
+
+def _verify_words(submission: Submission, document: Document, report: Report) -> None:
+    """What persons wrote into a document that is no receipt: judgements and Reads, against the log beside it."""
+    result = report.channel(Channel.CONTRACT)
+    given = None if submission.run_log is None else parse("run_log", submission.run_log, "run_log", report)
+    log = given.model if given is not None and isinstance(given.model, RunLog) else None
+    if log is not None:
+        consistency.check_log(log, result)
+        protocol.check_protocol(log, result)
+        report.facts["fidelity"] = fidelity(log).words
+    if isinstance(document, Read):
+        protocol.check_read(document, log, result)
+    protocol.check_judgements(document, log, result)
 
 
 def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, receipt: Receipt, report: Report) -> None:
@@ -126,12 +146,15 @@ def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, re
         return
     plan, log, contract = documents
     report.facts = {"receipt": consistency.digest_of(receipt), "contract": f"{contract.id} {consistency.digest_of(contract)}",
-                    "pre-registration": consistency.digest_of(plan), "evidence": receipt.evidence.root}  # fmt: skip
+                    "pre-registration": consistency.digest_of(plan), "evidence": receipt.evidence.root,
+                    "fidelity": fidelity(log).words}  # fmt: skip
     # 3. Contract: what the documents say of each other.
     if Channel.CONTRACT in report.required:
         result = report.channel(Channel.CONTRACT)
         consistency.check_contract(contract, result)
         consistency.check_log(log, result)
+        protocol.check_protocol(log, result)
+        protocol.check_judgements(receipt, log, result)
         consistency.check_preregistration(plan, contract, result)
         consistency.check_receipt(receipt, plan, contract, log, result)
         for run in consistency.repeated_extractions(log):

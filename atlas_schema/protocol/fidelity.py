@@ -1,0 +1,65 @@
+"""The fidelity tier: a function of the steps of a log, and of nothing else. No document has a field for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from atlas_schema.documents.run_log import RunLog, Step
+from atlas_schema.protocol.log import chain_faults
+from atlas_schema.protocol.sequence import first, is_run, parties, processes, protocol_faults
+
+Tier = Literal["A", "B", "C"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """A tier and what kept it from being A. ``tier`` is None where there is no run yet, or the log breaks the protocol."""
+
+    tier: Tier | None
+    lacking: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """Return one line for people."""
+        name = f"tier {self.tier}" if self.tier else "no tier"
+        return f"{name}: {'; '.join(self.lacking)}" if self.lacking else f"{name}: every step of the protocol is there"
+
+
+def fidelity(log: RunLog) -> Fidelity:
+    """Return the tier of a log. A: all steps. C: no declaration, or no Read #0, before the first run. B: otherwise.
+
+    A broken log has none. That a step happened as the log says is not checked; that the log was not changed since is.
+    """
+    if chain_faults(log) or protocol_faults(log.steps):
+        return Fidelity(None, ("the log is altered or breaks the protocol; atlas log check says where",))
+    run = first(log.steps, "extract")
+    if run == len(log.steps):
+        return Fidelity(None, ("no run is recorded",))
+    grave = tuple(_before(log.steps, run))
+    lacking = (*grave, *_after(log.steps))
+    return Fidelity("C" if grave else "B" if lacking else "A", lacking)
+
+
+def _before(steps: Sequence[Step], run: int) -> list[str]:
+    lacking = [] if first(steps, "declare") < run else ["no declaration before the first run"]
+    return lacking + ([] if first(steps, "read0") < run else ["no Read #0 before the first run"])
+
+
+def _after(steps: Sequence[Step]) -> list[str]:
+    names = {step.step for step in steps}
+    probed = "stimulus" in names or any(a.name == "probe" for s in steps if s.step == "declare" for a in s.inputs)
+    runs = [s for s in steps if is_run(s)] or [s for s in steps if s.step == "extract"]
+    verified = [s for s in steps if s.step == "verify"]
+    known = all(parties(s) for s in runs) and any(parties(s) for s in verified)
+    checks = (
+        (probed, "no registered stimulus"),
+        (all(processes(s) for s in runs), "isolation is not shown: a run names no process"),
+        ("read1" in names, "no Read #1 between the first run and the issue"),
+        ("issue" in names, "nothing was issued"),
+        (bool(verified), "no verification"),
+        (known or not verified, "who extracted or who verified is not recorded"),
+        ("judge" in names, "no judgement"),
+    )
+    return [text for holds, text in checks if not holds]
