@@ -21,7 +21,7 @@ from atlas_schema.claims.record import (
 )
 from atlas_schema.documents.claim import Expression, Statement
 from atlas_schema.documents.measurement import Measurement
-from atlas_schema.documents.prediction import Prediction, Requirement, Settled, SettledBy
+from atlas_schema.documents.prediction import Clause, Prediction, Requirement, Settled, SettledBy
 from atlas_schema.errors import AtlasError
 from atlas_schema.vocabulary import Vocabulary
 
@@ -35,9 +35,10 @@ class SettlementError(AtlasError):
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What the rule gives: one result per clause, in order, and the roles' measurements."""
+    """What the rule gives: one result per clause, in order, those it presupposes first, and the roles' measurements."""
 
     outcome: Outcome
+    given: tuple[tuple[str, Result], ...]
     clauses: tuple[tuple[str, Result], ...]
     roles: Mapping[str, Measurement]
 
@@ -73,16 +74,24 @@ def settle(prediction: Prediction, measurements: Sequence[Measurement], vocabula
     for requirement in prediction.requires:
         over = "uncertainty" if requirement.licence == "statistical" else "numbers"
         scope.series = {**scope.series, **scope_of(assigned[requirement.role], over, requirement.role).series}  # type: ignore[arg-type]
+    given = _judged(prediction.rule.given, scope)
+    results = _judged(prediction.rule.clauses, scope)
+    _require_samples(prediction, assigned, scope)
+    join = every if prediction.rule.combine == "all" else some
+    met = every(r.outcome for _, r in given) is Outcome.SUPPORTED
+    outcome = join(r.outcome for _, r in results) if met else Outcome.UNDETERMINED
+    return Settlement(outcome, given, results, assigned)
+
+
+def _judged(clauses: Sequence[Clause], scope: Scope) -> tuple[tuple[str, Result], ...]:
     results = []
-    for clause in prediction.rule.clauses:
+    for clause in clauses:
         try:
             results.append((clause.id, judge(clause.statement, scope)))
         except ClaimError as error:
             raise SettlementError("A measurement lacks what the rule asks for.", where=f"clause {clause.id}: {error.what}", found=error.found,
                                   expected=error.expected, todo="give a measurement that records it") from error  # fmt: skip
-    _require_samples(prediction, assigned, scope)
-    join = every if prediction.rule.combine == "all" else some
-    return Settlement(join(r.outcome for _, r in results), tuple(results), assigned)
+    return tuple(results)
 
 
 # --- which measurements -------------------------------------------------------------------------------------------
@@ -183,7 +192,7 @@ def expressions(statement: Statement) -> Iterator[tuple[str, Expression]]:
 def prediction_faults(prediction: Prediction, vocabulary: Vocabulary) -> Iterator[Fault]:
     """Yield where a prediction contradicts itself or could not be settled (C060, C062, C063, C065)."""
     for path, names in ((("requires",), [r.role for r in prediction.requires]),
-                        (("rule", "clauses"), [c.id for c in prediction.rule.clauses])):  # fmt: skip
+                        (("rule",), [c.id for c in (*prediction.rule.given, *prediction.rule.clauses)])):  # fmt: skip
         if twice(names):
             yield Fault(
                 "ATL-C060", "One name stands for two things.", path, twice(names), "each name once", "rename one"
@@ -198,12 +207,15 @@ def prediction_faults(prediction: Prediction, vocabulary: Vocabulary) -> Iterato
 def _rule_faults(prediction: Prediction) -> Iterator[Fault]:
     roles = {r.role for r in prediction.requires}
     seen: set[str] = set()
-    for i, clause in enumerate(prediction.rule.clauses):
+    rule = prediction.rule
+    places = [(("rule", part, i, "statement"), clause) for part, clauses in (("given", rule.given), ("clauses", rule.clauses))
+              for i, clause in enumerate(clauses)]  # fmt: skip
+    for place, clause in places:
         if clause.statement.operator == "beyond_record":
-            yield Fault("ATL-C065", "A clause that nothing can decide is no rule.", ("rule", "clauses", i, "statement"), "beyond_record",
+            yield Fault("ATL-C065", "A clause that nothing can decide is no rule.", place, "beyond_record",
                         "a statement over values", "say what is to be measured, and what it must be")  # fmt: skip
         for field, text in expressions(clause.statement):
-            path = ("rule", "clauses", i, "statement", field)
+            path = (*place, field)
             try:
                 named = references(text)
             except ClaimError as error:
