@@ -21,7 +21,7 @@ from atlas_schema.claims.record import (
 )
 from atlas_schema.documents.claim import Expression, Statement
 from atlas_schema.documents.measurement import Measurement
-from atlas_schema.documents.prediction import Clause, Prediction, Requirement, Settled, SettledBy
+from atlas_schema.documents.prediction import Clause, NotRun, Prediction, Requirement, Settled, SettledBy
 from atlas_schema.errors import AtlasError
 from atlas_schema.vocabulary import Vocabulary
 
@@ -51,6 +51,11 @@ class Settlement:
 def record_digest(document: Measurement | Prediction) -> str:
     """Return the digest by which a document is cited."""
     return digest_document(document.model_dump(mode="json"))
+
+
+def declared_digest(prediction: Prediction) -> str:
+    """Return the digest that a prediction had before it was settled: what can be published in advance."""
+    return record_digest(prediction.model_copy(update={"outcome": NotRun(status="not_run")}))
 
 
 def settle(prediction: Prediction, measurements: Sequence[Measurement], vocabulary: Vocabulary,

@@ -17,7 +17,8 @@ from atlas_schema.claims.record import (
     record_faults,
     statement_faults,
 )
-from atlas_schema.claims.settle import outcome_faults, prediction_faults, record_digest
+from atlas_schema.claims.library import built_in_predictions
+from atlas_schema.claims.settle import declared_digest, outcome_faults, prediction_faults, record_digest
 from atlas_schema.documents.measurement import Measurement
 from atlas_schema.documents.prediction import Prediction
 from atlas_schema.errors import EvidenceError
@@ -26,7 +27,8 @@ from atlas_schema.verify.outcome import Channel, ChannelResult, ClaimLine, Probl
 from atlas_schema.vocabulary import load_vocabulary
 
 NO_ROWS = "the record cites no rows"
-_RULES = {"contradicted": "ATL-D040", "undetermined": "ATL-D041", "unlicensed": "ATL-D042"}
+_RULES = {"contradicted": "ATL-D040", "unlicensed": "ATL-D042", "undetermined": "ATL-D041"}
+"""Rules of claims that are not supported, the worst first."""
 _TODO = {
     "contradicted": "withdraw the claim, or correct what was recorded",
     "undetermined": "read why; more digits, more data or another measurement may decide it",
@@ -69,11 +71,24 @@ def verify_measurement(
         _decide(record, [result for result in judged if isinstance(result, ClaimResult)], report)
 
 
+def prediction_facts(prediction: Prediction) -> dict[str, str]:
+    """Return what identifies a prediction, before and after it was settled."""
+    return {
+        "prediction": record_digest(prediction),
+        "as declared": declared_digest(prediction),
+        "status": prediction.outcome.status,
+    }
+
+
 def check_prediction(prediction: Prediction, given: Iterable[Measurement], result: ChannelResult) -> None:
     """Check that a prediction could be settled, and that a stated outcome is what its measurements give."""
-    result.check(len(prediction.requires) + len(prediction.rule.clauses) + 1)
+    result.check(len(prediction.requires) + len(prediction.rule.given) + len(prediction.rule.clauses) + 2)
     vocabulary = load_vocabulary()
+    shipped = built_in_predictions().get(prediction.id)
     faults = list(prediction_faults(prediction, vocabulary))
+    if shipped is not None and declared_digest(shipped) != declared_digest(prediction):
+        faults.append(Fault("ATL-C067", "Another prediction bears the id of a published one.", ("id",), declared_digest(prediction),
+                            declared_digest(shipped), f"atlas prediction show {prediction.id}; give a changed one an id of its own"))  # fmt: skip
     _record(result, faults or outcome_faults(prediction, list(given), vocabulary))
 
 
@@ -131,21 +146,19 @@ def _decide(record: Measurement, judged: list[ClaimResult], report: Report) -> N
     )
     if not judged:
         result.skipped = "the record claims nothing; --profile offline checks its form"
-    for i, (found, line) in enumerate(zip(judged, report.claims, strict=True)):
-        result.check()
-        if line.outcome == "supported":
-            continue
+    result.check(len(judged))
+    ranked = [
+        (i, j, line) for i, (j, line) in enumerate(zip(judged, report.claims, strict=True)) if line.outcome in _RULES
+    ]
+    for i, found, line in sorted(ranked, key=lambda entry: list(_RULES).index(entry[2].outcome)):
         what = f"A claim is {line.outcome}{' by its own record' if line.outcome == 'contradicted' else ''}: {line.id}."
         result.report(Problem(_RULES[line.outcome], what, document="receipt", path=("claims", i, "says"), stated=found.claim.says,
                               recomputed=line.because, todo=_TODO[line.outcome], unproven=line.outcome != "contradicted"))  # fmt: skip
     faults = list(licence_faults(record))
     _record(result, faults)
-    counts = Counter(line.outcome for line in report.claims)
-    worst = ("contradicted", "unlicensed", "undetermined")
-    found_worst = next(
-        (w for w in worst if counts[w] or (w == "unlicensed" and faults)), "supported" if judged else None
-    )
-    report.verdict = "refuted" if found_worst == "contradicted" else found_worst
+    counts = Counter(line.outcome for line in report.claims) + Counter(unlicensed=len(faults))
+    worst = next((word for word in _RULES if counts[word]), "supported" if judged else None)
+    report.verdict = "refuted" if worst == "contradicted" else worst
 
 
 def _not_established(record: Measurement) -> Iterator[str]:

@@ -61,6 +61,7 @@ C063 | Every expression can be read and asks only for values that are there. | A
 C064 | Values cite rows exactly where the record binds evidence, and Student intervals cite the rows of a mean. | Bound rows that nothing cites would make values look recomputed. | measurements.md, Rows
 C065 | A prediction's rule can be decided, and looks at the measurements it requires and at no others. | A prediction that nothing can contradict says nothing. | predictions.md, Rule
 C066 | A stated outcome is the one that the rule gives on the cited measurements, which fit their roles. | Nobody types in an outcome. | predictions.md, Settling
+C067 | A prediction that bears the id of a shipped one states the same and is decided by the same rule. | A rule must not change under a familiar name. | predictions.md, Settling
 B001 | The bundle holds exactly the declared tables. | Nothing missing, nothing extra. | format.md, Bundle
 B002 | Every table has the stated number of rows. | The rows must be the ones the receipt is about. | format.md, Digests
 B003 | Every table has the stated Merkle root. | One changed bit of one value changes the root. | format.md, Digests

@@ -35,7 +35,7 @@ from atlas_schema.verify import consistency, protocol
 from atlas_schema.verify.documents import Parsed, parse
 from atlas_schema.verify.outcome import PROFILES, Channel, Problem, Report, Status
 from atlas_schema.verify.reading import position
-from atlas_schema.verify.records import check_prediction, verify_measurement
+from atlas_schema.verify.records import check_prediction, prediction_facts, verify_measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _verify_other(submission: Submission, parsed: Parsed, options: Options, repo
     elif isinstance(parsed.model, Prediction):
         given = [parse("measurement", raw, "measurement", report) for raw in submission.measurements]
         check_prediction(parsed.model, [p.model for p in given if p and isinstance(p.model, Measurement)], result)
-        report.facts |= {"prediction": consistency.digest_of(parsed.model), "status": parsed.model.outcome.status}
+        report.facts |= prediction_facts(parsed.model)
     else:
         _verify_words(submission, parsed.model, report)
 
