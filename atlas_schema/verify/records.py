@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
+from atlas_schema.claims.library import built_in_predictions
 from atlas_schema.claims.record import (
     ClaimResult,
     Fault,
@@ -17,7 +18,6 @@ from atlas_schema.claims.record import (
     record_faults,
     statement_faults,
 )
-from atlas_schema.claims.library import built_in_predictions
 from atlas_schema.claims.settle import declared_digest, outcome_faults, prediction_faults, record_digest
 from atlas_schema.documents.measurement import Measurement
 from atlas_schema.documents.prediction import Prediction
@@ -88,7 +88,7 @@ def check_prediction(prediction: Prediction, given: Iterable[Measurement], resul
     faults = list(prediction_faults(prediction, vocabulary))
     if shipped is not None and declared_digest(shipped) != declared_digest(prediction):
         faults.append(Fault("ATL-C067", "Another prediction bears the id of a published one.", ("id",), declared_digest(prediction),
-                            declared_digest(shipped), f"atlas prediction show {prediction.id}; give a changed one an id of its own"))  # fmt: skip
+                            declared_digest(shipped), "atlas prediction show prints it; give a changed one another id"))  # fmt: skip
     _record(result, faults or outcome_faults(prediction, list(given), vocabulary))
 
 
