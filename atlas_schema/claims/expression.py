@@ -22,11 +22,10 @@ from itertools import pairwise
 from atlas_schema.claims import interval as iv
 from atlas_schema.claims.interval import Interval, NoIntervalError, bounded, exactly
 from atlas_schema.errors import AtlasError
+from atlas_schema.limits import LIMITS
 
 MOST_DEPTH = 32
 """Nesting of one expression."""
-MOST_OPERATIONS = 1_000_000
-"""Interval operations for all statements of one document."""
 
 Vector = Mapping[str, Interval]
 """Values by label, in the order of the series."""
@@ -46,13 +45,15 @@ class Scope:
 
     series: Mapping[str, Vector]
     used: set[tuple[str, str]] = field(default_factory=set)
-    left: int = MOST_OPERATIONS
+    left: int = LIMITS.claim_operations
 
     def spend(self, operations: int) -> None:
         """Count work; raises `NoIntervalError` when the document has asked for too much."""
         self.left -= operations
         if self.left < 0:
-            raise NoIntervalError(f"the statements of this document need more than {MOST_OPERATIONS:,} operations")
+            raise NoIntervalError(
+                f"the statements of this document need more than {LIMITS.claim_operations:,} operations"
+            )
 
     def look_up(self, name: str, labels: tuple[str, ...]) -> Operand:
         """Return the value at one label, or a series of several; no labels mean the whole series."""

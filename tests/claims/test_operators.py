@@ -45,7 +45,11 @@ def cases(draw: st.DrawFn, operator: str, labels: tuple[str, ...]) -> Case:
     grid = st.integers(-3 * GRID, 3 * GRID).map(lambda k: Fraction(k, GRID))
     bound, other = sorted((draw(grid), draw(grid)))
     some_labels = tuple(draw(st.lists(st.sampled_from(labels), min_size=1, unique=True)))
-    strict, side, count = draw(st.booleans()), draw(st.sampled_from(["above", "below"])), draw(st.integers(1, len(labels)))
+    strict, side, count = (
+        draw(st.booleans()),
+        draw(st.sampled_from(["above", "below"])),
+        draw(st.integers(1, len(labels))),
+    )
     fields: dict[str, dict[str, Any]] = {
         "monotone": {"series": "x", "strict": strict}, "argm": {"series": "x", "labels": some_labels},
         "largest": {"series": "x", "labels": some_labels}, "smallest": {"series": "x", "labels": some_labels},
