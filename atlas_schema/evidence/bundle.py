@@ -193,6 +193,18 @@ def _encoded(schema: pa.Schema) -> pa.Schema:
     """Return the schema with text columns as dictionaries."""
     coded = pa.dictionary(pa.int32(), pa.string())
     return pa.schema([f.with_type(coded) if pa.types.is_string(f.type) else f for f in schema])
+def open_table(path: Path, spec: TableSpec, dims: Dims, limits: Limits) -> pq.ParquetFile:
+    """Open one table's file and check columns and sizes before anything is decoded. Raises `EvidenceError`."""
+    file = _open(path)
+    _preflight(path, spec, file, dims, limits)
+    return file
+
+
+def read_groups(path: Path, spec: TableSpec, file: pq.ParquetFile, dims: Dims) -> pa.Table:
+    """Decode a file that `open_table` admitted."""
+    schema = spec.arrow_schema(dims)
+    groups = [conform(_decoded(path, file, group), schema, path.name) for group in range(file.metadata.num_row_groups)]
+    return pa.concat_tables(groups) if groups else schema.empty_table()
 
 
 def export_bundle(store: EvidenceStore, folder: Path) -> None:
