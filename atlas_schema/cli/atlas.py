@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from atlas_schema.cli import sign
 from atlas_schema.errors import AtlasError, UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
@@ -18,6 +19,7 @@ prereg = typer.Typer(no_args_is_help=True, help="Fix in advance what will be mea
 evidence = typer.Typer(no_args_is_help=True, help="Move evidence between the working store and the form of exchange.")
 app.add_typer(prereg, name="prereg")
 app.add_typer(evidence, name="evidence")
+sign.register(app)
 COMMANDS = "atlas_schema.commands"
 
 
