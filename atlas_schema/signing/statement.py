@@ -140,11 +140,13 @@ def _hashed(path: Path) -> File:
         raise EvidenceError(
             "A bundle holds regular files only.", where=str(path), found=error.strerror or str(error)
         ) from error
-    with os.fdopen(handle, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise EvidenceError("A bundle holds regular files only.", where=str(path), found="a folder, pipe or device")
         digest, size = hashlib.sha256(), 0
-        while block := stream.read(2**20):
+        while block := os.read(handle, 2**20):
             digest.update(block)
             size += len(block)
+    finally:
+        os.close(handle)
     return File(path.name, size, digest.hexdigest())

@@ -52,7 +52,7 @@ def check_keys(
                               todo="obtain the signature file from the signer again"))  # fmt: skip
     result.checked += min(threshold, len(found.signers))
     result.total += threshold
-    if len(found.signers) < threshold:
+    if len(found.signers) < threshold and not found.faults:
         _too_few(found.strangers, len(found.signers), threshold, keys, signed, result)
     result.check()
     if envelope.payload_type != PAYLOAD_TYPE:
@@ -71,7 +71,13 @@ def check_sigstore(
     if signed is None:
         result.total += 1
         result.report(
-            Problem("ATL-K007", "There is no Sigstore bundle.", unproven=True, todo="name it with --sigstore-bundle")
+            Problem(
+                "ATL-K007",
+                "There is no Sigstore bundle.",
+                where="--sigstore-bundle",
+                unproven=True,
+                todo="ask the signer for it",
+            )
         )
         return None
     result.check()
