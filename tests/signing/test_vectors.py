@@ -50,7 +50,7 @@ WEAK = ("SmallOrderPublicKey", "MixedOrderPublicKey")
 
 def wycheproof() -> list[tuple[int, str, str, bytes, bytes, bytes]]:
     return [
-        (number, result, flags, *(bytes.fromhex(x) for x in (key, message, signature)))  # type: ignore[misc]
+        (number, result, flags, *(bytes.fromhex(x) for x in (key, message, signature)))
         for number, result, flags, key, message, signature in data("wycheproof_ed25519")["tests"]
     ]
 

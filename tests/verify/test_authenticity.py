@@ -479,7 +479,8 @@ def test_no_bit_of_a_submitted_document_can_be_flipped(data: st.DataObject) -> N
     raw = bytearray(getattr(base, part))
     at = data.draw(st.integers(0, 8 * len(raw) - 1))
     raw[at // 8] ^= 1 << at % 8
-    report = verify(replace(base, **{part: bytes(raw)}, open_evidence=None), OFFLINE)
+    changed: dict[str, Any] = {part: bytes(raw), "open_evidence": None}
+    report = verify(replace(base, **changed), OFFLINE)
     if part == "contract" and as_json_or_none(raw) == as_json(study().contract):
         return
     assert report.status(Channel.AUTHENTICITY) is not Status.PASSED
