@@ -20,7 +20,7 @@ MEANING = {
     Code.NOT_PRESERVED: "genuine and reproduced, but the verdict is not the one you require",
     Code.USAGE: "the call could not be carried out; this says nothing about the receipt",
     Code.INADMISSIBLE: "unsafe or malformed, or its parts contradict each other",
-    Code.TAMPERED: "these are not the bytes that the receipt is about",
+    Code.TAMPERED: "not the bytes that it is about, or not those that were signed",
     Code.DIVERGED: "genuine bytes, but they contradict what the receipt states",
     Code.UNPROVEN: "what you require cannot be established",
     Code.INTERNAL: "a fault of this verifier, never a verdict",

@@ -287,8 +287,8 @@ def _bound_evidence(
                               todo="give the folder of Parquet files with --evidence"))  # fmt: skip
         return None
     try:
-        if files is not None and submission.manifest is not None:
-            check_files(files, submission.manifest(), result)
+        if files is not None:
+            check_files(files, None if submission.manifest is None else submission.manifest(), result)
         evidence = submission.open_evidence()
         check_binding(receipt, evidence, result)
     except EvidenceError as error:

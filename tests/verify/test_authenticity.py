@@ -218,9 +218,14 @@ def malleated_beside_the_genuine() -> Report:
     return reviewed(replace(by(1), signatures=(*by(1).signatures, *_malleated().signatures)))
 
 
-@attack("K003", "The signature is that of a key of small order, good for every message.")
+@attack("K001", "The signature is the one that a key of small order gives every message.")
 def universal_signature() -> Report:
-    return reviewed(replace(by(1), signatures=(Signature(b"\1" + bytes(31) + bytes(32)), Signature(b"\1" + bytes(62)))))
+    return reviewed(replace(by(1), signatures=(Signature(b"\1" + bytes(63)),)))
+
+
+@attack("K003", "A signature of 63 bytes stands beside a genuine one.")
+def short_signature() -> Report:
+    return reviewed(replace(by(1), signatures=(*by(1).signatures, Signature(b"\1" + bytes(62)))))
 
 
 @attack("K001", "The receipt's own bytes were changed inside the statement.")
@@ -373,6 +378,15 @@ def file_added() -> Report:
 @attack("B010", "A file was renamed.")
 def file_renamed() -> Report:
     return reviewed(by(1), manifest=lambda: (FILES[0], replace(FILES[1], name="tusk.parquet")))
+
+
+@attack(
+    "B010",
+    "The files of the evidence cannot be hashed, so that a signed manifest is compared with nothing.",
+    Code.UNPROVEN,
+)
+def no_manifest() -> Report:
+    return reviewed(by(1), manifest=None)
 
 
 @attack("K007", "A Sigstore identity is asked for, and there is no bundle.", Code.UNPROVEN)
