@@ -19,7 +19,6 @@ prereg = typer.Typer(no_args_is_help=True, help="Fix in advance what will be mea
 evidence = typer.Typer(no_args_is_help=True, help="Move evidence between the working store and the form of exchange.")
 app.add_typer(prereg, name="prereg")
 app.add_typer(evidence, name="evidence")
-sign.register(app)
 COMMANDS = "atlas_schema.commands"
 
 
@@ -178,6 +177,9 @@ def explain(rule: Annotated[str, typer.Argument(help="A rule id such as ATL-R013
                          todo="docs/rules.md lists them all")  # fmt: skip
     found = RULES[rule.upper()]
     typer.echo(f"{found.id} ({found.channel.value})\n{found.statement}\nWhy: {found.rationale}\nSource: {found.source}")
+
+
+sign.register(app)
 
 
 def _add_extensions() -> None:

@@ -88,7 +88,7 @@ def sign(
 ) -> None:
     """Sign a receipt, the documents beside it and every file of its evidence; sign again to add a signature.
 
-    Only what holds together is signed: the profile 'offline' must come out consistent.
+    Only what is reproduced is signed, whatever its verdict: every channel of the profile 'review' must pass.
     """
     from atlas_schema.verify.loading import load, signature_path
 
@@ -123,17 +123,18 @@ def _sign(receipt: Path, payload: bytes, key: PrivateKey, target: Path) -> None:
 
 
 def _payload(submission: Submission) -> bytes:
-    """Return the statement over a submission that holds together, and refuse any other."""
+    """Return the statement over a receipt whose every number is recomputed, and refuse any other."""
     from atlas_schema.reports.text import render
     from atlas_schema.signing.statement import statement_bytes
-    from atlas_schema.verify.outcome import Code, exit_code
+    from atlas_schema.verify.outcome import Status
     from atlas_schema.verify.verifier import Options, statement_over, verify
 
-    report = verify(submission, Options(profile="offline"))
-    made = statement_over(submission) if report.kind == "receipt" else None
-    if exit_code(report) is not Code.VERIFIED or made is None:
+    report = verify(submission, Options())
+    passed = all(report.status(channel) is Status.PASSED for channel in report.required)
+    made = statement_over(submission) if passed else None
+    if made is None:
         typer.echo(render(report), err=True)
-        raise UsageError("Nothing was signed: this is no receipt whose parts hold together.", where=submission.name,
+        raise UsageError("Nothing was signed: this is no receipt that its evidence reproduces.", where=submission.name,
                          todo="mend what the report above names, then sign")  # fmt: skip
     return statement_bytes(made)
 
@@ -154,14 +155,16 @@ def _private(path: Path) -> PrivateKey:
     from atlas_schema.files import read_bytes
     from atlas_schema.signing.keys import is_encrypted, read_private
 
-    data = read_bytes(path, "private key")
+    data, passphrase = read_bytes(path, "private key"), None
+    if is_encrypted(data):
+        if not sys.stdin.isatty():
+            raise UsageError("The key has a passphrase, and there is no terminal to ask for it.", where=str(path),
+                             todo="sign at a terminal, or with a key that has none")  # fmt: skip
+        passphrase = getpass.getpass(f"Passphrase of {path}: ").encode()
+    key = read_private(data, str(path), passphrase)
     if os.name == "posix" and path.stat().st_mode & 0o077:
         typer.echo(f"warning: others on this machine can read {path}; chmod 600 it", err=True)
-    if not is_encrypted(data):
-        return read_private(data, str(path))
-    if not sys.stdin.isatty():
-        raise UsageError("The key has a passphrase, and there is no terminal to ask for it.", where=str(path))
-    return read_private(data, str(path), getpass.getpass(f"Passphrase of {path}: ").encode())
+    return key
 
 
 def _write_statement(path: Path, payload: bytes) -> None:

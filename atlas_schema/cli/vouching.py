@@ -71,9 +71,12 @@ class Vouching:
 
         distinct = tuple(dict.fromkeys(read_public(read_bytes(path, "public key"), str(path)) for path in self.keys))
         if self.keys and not 1 <= (1 if self.threshold is None else self.threshold) <= len(distinct):
-            given = f"{len(self.keys)} files, {len(distinct)} distinct keys"
-            raise UsageError("--threshold can never be met.", found=f"{self.threshold} of {given}",
-                             expected=f"1 to {len(distinct)}", todo="one key counts once, whatever files it is in")  # fmt: skip
+            many = len(distinct) > 1
+            raise UsageError(
+                "--threshold can never be met.", expected=f"1 to {len(distinct)}" if many else "1",
+                found=f"{self.threshold}, with {len(distinct)} distinct key{'s' if many else ''}",
+                todo="give the keys of more signers; one key counts once, whatever files it is in",
+            )  # fmt: skip
         return distinct
 
     def _sigstore(self) -> SigstoreTrust | None:

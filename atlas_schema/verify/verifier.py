@@ -78,6 +78,7 @@ class Options:
 
 
 UNSIGNED = "who issued the receipt (no signature was checked)"
+DOUBTED = "who issued the receipt (its signature did not pass)"
 ESTABLISHES_NOT = ("that the models give these rows (replay is not part of this version)", UNSIGNED)
 SIGNED = "that who signed told the truth: a signature says who vouches, and for which bytes"
 
@@ -103,8 +104,9 @@ def verify(submission: Submission, options: Options) -> Report:
         report.channel(Channel.REPLAY).skipped = "not part of this version"
     if Channel.AUTHENTICITY in report.required and not options.signed:
         report.channel(Channel.AUTHENTICITY).skipped = "no key was given (--key)"
-    if report.status(Channel.AUTHENTICITY) is Status.PASSED:
-        report.establishes_not = tuple(SIGNED if x == UNSIGNED else x for x in report.establishes_not)
+    if options.signed:
+        now = SIGNED if report.status(Channel.AUTHENTICITY) is Status.PASSED else DOUBTED
+        report.establishes_not = tuple(now if x == UNSIGNED else x for x in report.establishes_not)
     report.skip_rest("an earlier channel did not pass")
     beside = {
         "preregistration": submission.preregistration,

@@ -125,14 +125,27 @@ def test_each_receipt_has_its_own_signatures(
         assert atlas_verify(*receipt(signed, arm), "--key", keys / "1.pub").code == 0
 
 
-def test_what_does_not_hold_together_is_not_signed(atlas_command: Command, folder: Path, keys: Path) -> None:
+def test_what_the_evidence_does_not_reproduce_is_not_signed(atlas_command: Command, folder: Path, keys: Path) -> None:
     path = folder / "receipt-frozen.json"
-    path.write_text(path.read_text().replace('"arm": "frozen"', '"arm": "lucky"', 1))
-    ended = atlas_command("sign", *receipt(folder), "--key", keys / "1")
-    assert ended.code == 2
-    assert "ATL-C009" in ended.err
-    assert "Nothing was signed" in ended.err
-    assert not (folder / "receipt-frozen.dsse.json").exists()
+    honest = path.read_text()
+    for forged, rule in ((honest.replace('"arm": "frozen"', '"arm": "lucky"', 1), "ATL-C009"),
+                         (honest.replace('"verdict": "preserved"', '"verdict": "rewritten"', 1), "ATL-D001")):  # fmt: skip
+        assert forged != honest
+        path.write_text(forged)
+        ended = atlas_command("sign", *receipt(folder), "--key", keys / "1")
+        assert ended.code == 2
+        assert rule in ended.err
+        assert "Nothing was signed" in ended.err
+        assert not (folder / "receipt-frozen.dsse.json").exists()
+
+
+def test_an_honest_rewrite_can_be_signed(
+    atlas_command: Command, atlas_verify: Command, folder: Path, keys: Path
+) -> None:
+    assert atlas_command("sign", *receipt(folder, "rewritten"), "--key", keys / "1").code == 0
+    assert atlas_verify(*receipt(folder, "rewritten"), "--key", keys / "1.pub").code == 1
+    ended = atlas_verify(*receipt(folder, "rewritten"), "--key", keys / "1.pub", "--require", "rewritten")
+    assert ended.code == 0
 
 
 @pytest.mark.parametrize("name", ["run_log.json", "preregistration.json", "evidence"])
@@ -239,7 +252,7 @@ def test_one_key_in_two_files_is_one_key(atlas_verify: Command, signed: Path, ke
     (keys / "1.ssh").write_text(f"ssh-ed25519 {blob} me\n")
     ended = atlas_verify(*receipt(signed), "--key", keys / "1.pub", "--key", keys / "1.ssh", "--threshold", "2")
     assert ended.code == 2
-    assert "2 files, 1 distinct keys" in ended.out
+    assert "2, with 1 distinct key" in ended.out
 
 
 @pytest.mark.parametrize(
