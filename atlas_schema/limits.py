@@ -21,6 +21,10 @@ class Limits:
     """Length of one JSON string in its encoded form, bytes."""
     number_characters: int = 40
     """Length of one JSON number, characters."""
+    key_bytes: int = 16_384
+    """Size of one key file, bytes."""
+    signatures: int = 32
+    """Signatures of one envelope."""
     table_rows: int = 2_000_000_000
     """Rows of one evidence table."""
     row_group_bytes: int = 1 * 2**30

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from atlas_schema.cli import log, sign, transcribe, vocab
 from atlas_schema.cli.plan import plan as prereg_plan
-from atlas_schema.cli import log, transcribe, vocab
 from atlas_schema.cli.prediction import prediction
 from atlas_schema.errors import AtlasError, UsageError
 
@@ -195,6 +195,9 @@ def explain(rule: Annotated[str, typer.Argument(help="A rule id such as ATL-R013
                          todo="docs/rules.md lists them all")  # fmt: skip
     found = RULES[rule.upper()]
     typer.echo(f"{found.id} ({found.channel.value})\n{found.statement}\nWhy: {found.rationale}\nSource: {found.source}")
+
+
+sign.register(app)
 
 
 def _add_extensions() -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atlas_schema import __version__
+from atlas_schema.cli import vouching
+from atlas_schema.cli.vouching import Vouching
 from atlas_schema.errors import AtlasError, UsageError
 from atlas_schema.verify.outcome import PROFILES, Code, Report, exit_code
 
@@ -49,6 +51,13 @@ def verify(
     profile: Annotated[str, typer.Option(help=f"Which channels must pass: {', '.join(PROFILES)}.")] = "review",
     require: Annotated[str, typer.Option(help=f"The verdict you need: {', '.join(VERDICTS)}.")] = "preserved",
     seed: Annotated[str | None, typer.Option(help="Any text; replaces the second bootstrap seed.")] = None,
+    key: vouching.Keys = None,
+    threshold: vouching.Threshold = None,
+    signature: vouching.Signature = None,
+    sigstore_bundle: vouching.Bundle = None,
+    trusted_root: vouching.Root = None,
+    identity: vouching.Identity = None,
+    issuer: vouching.Issuer = None,
     report: Annotated[list[str] | None, typer.Option(help="FORMAT or FORMAT=PATH, repeatable: text, json.")] = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Verify a valid and a forged receipt that ship with the package.")
@@ -68,24 +77,25 @@ def verify(
 
         raise typer.Exit(run_demo(typer.echo))
     targets = _targets(report or ["text"])
+    asked = Vouching(tuple(key or ()), threshold, signature, sigstore_bundle, trusted_root, identity, issuer)
     result = _run(receipt, evidence, contract, preregistration, run_log, pin, profile, require, seed,
-                  tuple(measurement or ()))  # fmt: skip
+                  tuple(measurement or ()), asked)  # fmt: skip
     _write(result, targets)
     raise typer.Exit(int(exit_code(result)))
 
 
 def _run(
     receipt: Path | None, evidence: Path | None, contract: str | None, preregistration: Path | None, run_log: Path | None,
-    pin: str | None, profile: str, require: str, seed: str | None, measurements: tuple[Path, ...],
+    pin: str | None, profile: str, require: str, seed: str | None, measurements: tuple[Path, ...], asked: Vouching,
 ) -> Report:  # fmt: skip
     """Verify, turning what can go wrong around the core into the report's own fields."""
     name = "-" if receipt is None else str(receipt)
     outcome = Report(name, profile=profile, required=PROFILES.get(profile, ()))
     try:
-        options = _options(profile, require, pin, seed)
+        options = asked.demanded(_options(profile, require, pin, seed))
         from atlas_schema.verify.loading import load
 
-        submission = load(receipt, evidence, contract, preregistration, run_log, measurements)
+        submission = asked.loaded(load(receipt, evidence, contract, preregistration, run_log, measurements), receipt)
         from atlas_schema.verify.verifier import verify as run_verifier
 
         return run_verifier(submission, options)

@@ -22,7 +22,7 @@ MEANING = {
     Code.NOT_PRESERVED: "genuine and reproduced, but the verdict is not the one you require",
     Code.USAGE: "the call could not be carried out; this says nothing about the receipt",
     Code.INADMISSIBLE: "unsafe or malformed, or its parts contradict each other",
-    Code.TAMPERED: "these are not the bytes that the receipt is about",
+    Code.TAMPERED: "not the bytes that it is about, or not those that were signed",
     Code.DIVERGED: "genuine bytes, but they contradict what the receipt states",
     Code.UNPROVEN: "what you require cannot be established",
     Code.INTERNAL: "a fault of this verifier, never a verdict",
@@ -121,8 +121,9 @@ def _channel(result: ChannelResult) -> str:
 
 
 def _not_required(channel: Channel) -> str:
-    why = "signatures are" if channel is Channel.AUTHENTICITY else "re-running the models is"
-    return f"  {channel.value:<13}{'not checked':<12}{why} not part of this version - {QUESTIONS[channel]}"
+    signed = channel is Channel.AUTHENTICITY
+    why = "no key was given (--key)" if signed else "re-running the models is not part of this version"
+    return f"  {channel.value:<13}{'not checked':<12}{why} - {QUESTIONS[channel]}"
 
 
 def _problems(report: Report, result: ChannelResult) -> list[str]:
@@ -143,9 +144,9 @@ def problem_lines(document: str, problem: Problem) -> list[str]:
     if problem.position is not None:
         place += f":{problem.position[0]}:{problem.position[1]}"
     where = " ".join(part for part in (pointer(problem.path), problem.where) if part)
-    # What cannot be read was found, not stated; what documents say of each other is expected, not recomputed.
+    # What cannot be read, or was not signed, was found, not stated; what documents say of each other is expected.
     channel = problem.rule[4:5]
-    first = "found" if channel in ("A", "S") else "stated"
+    first = "found" if channel in ("A", "S", "K") else "stated"
     second = "recomputed" if channel in ("B", "R", "D") and not problem.unproven else "expected"
     parts = (
         (first, problem.stated), (second, problem.recomputed),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from atlas_schema.documents.receipt import Receipt
 from atlas_schema.evidence.digest import TableRoot, evidence_root
 from atlas_schema.evidence.source import EvidenceSource, table_roots
+from atlas_schema.signing.statement import File
 from atlas_schema.verify.outcome import ChannelResult, Problem
 
 
@@ -12,7 +13,7 @@ def check_binding(receipt: Receipt, evidence: EvidenceSource, result: ChannelRes
     """Digest every table and compare names, rows, roots (B001 to B004)."""
     found = table_roots(evidence)
     stated = {t.name: TableRoot(t.name, t.rows, t.root) for t in receipt.evidence.tables}
-    result.unit = "tables"
+    result.unit = "tables" if result.unit == "checks" else result.unit
     if [t.name for t in receipt.evidence.tables] != [t.name for t in found]:
         result.report(Problem("ATL-B001", "The receipt does not list the declared tables.", document="receipt",
                               path=("evidence", "tables"), stated=", ".join(stated), recomputed=", ".join(t.name for t in found)))  # fmt: skip
@@ -34,3 +35,29 @@ def check_binding(receipt: Receipt, evidence: EvidenceSource, result: ChannelRes
     if receipt.evidence.root != root:
         result.report(Problem("ATL-B004", "The evidence root is another one.", document="receipt", path=("evidence", "root"),
                               stated=receipt.evidence.root, recomputed=root))  # fmt: skip
+
+
+def check_files(signed: tuple[File, ...], found: tuple[File, ...] | None, result: ChannelResult) -> None:
+    """Compare the files of the evidence with those of a signed manifest: names, sizes, SHA-256, none more or fewer (B010)."""
+    result.unit = "tables and files"
+    if found is None:
+        result.total += len(signed)
+        result.report(Problem("ATL-B010", "The files of the evidence could not be compared with those signed.", unproven=True,
+                              where="evidence", todo="give the evidence as files"))  # fmt: skip
+        return
+    here = {file.name: file for file in found}
+    for file in signed:
+        result.check()
+        other = here.pop(file.name, None)
+        if other is None:
+            result.report(Problem("ATL-B010", "A signed file of the evidence is missing.", where=file.name,
+                                  todo="obtain the whole bundle as it was signed"))  # fmt: skip
+        elif other != file:
+            result.report(Problem("ATL-B010", "A file of the evidence is not the one that was signed.", where=file.name,
+                                  stated=f"{file.size} bytes, sha256:{file.sha256}",
+                                  recomputed=f"{other.size} bytes, sha256:{other.sha256}",
+                                  todo="obtain the bundle as it was signed; writing the same rows anew changes a file's bytes"))  # fmt: skip
+    result.check()
+    for name in sorted(here):
+        result.report(Problem("ATL-B010", "The evidence holds a file that was not signed.", where=name,
+                              todo="obtain the bundle as it was signed"))  # fmt: skip

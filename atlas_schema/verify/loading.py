@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,7 +12,9 @@ from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.files import read_bytes
 from atlas_schema.limits import LIMITS
+from atlas_schema.signing.statement import File, manifest
 from atlas_schema.study.contracts import load_contract
+from atlas_schema.verify.authenticity import Signed
 from atlas_schema.verify.verifier import Submission
 
 
@@ -34,7 +37,25 @@ def load(
         str(receipt), raw, _beside(preregistration, folder, "preregistration.json"),
         _beside(run_log, folder, "run_log.json"), contract_bytes,
         None if bundle is None else _opener(bundle), None if bundle is None else _rows_opener(bundle),
-        tuple(_bytes(path) for path in measurements),
+        tuple(_bytes(path) for path in measurements), manifest=None if bundle is None else _hasher(bundle),
+    )  # fmt: skip
+
+
+def signature_path(receipt: Path) -> Path:
+    """Return where the signatures of a receipt lie: beside it, ``.dsse.json`` in place of ``.json``."""
+    return receipt.with_name(receipt.name.removesuffix(".json") + ".dsse.json")
+
+
+def load_signatures(
+    submission: Submission, receipt: Path | None, signature: Path | None, bundle: Path | None
+) -> Submission:
+    """Add what the reviewer asked to be checked: an envelope, named or beside the receipt, and a Sigstore bundle."""
+    found = signature
+    if found is None and receipt is not None:
+        found = _inside(receipt.parent, signature_path(receipt).name)
+    return replace(
+        submission, signature=None if found is None else Signed(found.name, _bytes(found)),
+        bundle=None if bundle is None else Signed(bundle.name, _bytes(bundle)),
     )  # fmt: skip
 
 
@@ -57,6 +78,10 @@ def _rows_opener(bundle: Path) -> Callable[[], Rows]:
         return read_measured(bundle)
 
     return open_rows
+
+
+def _hasher(bundle: Path) -> Callable[[], tuple[File, ...]]:
+    return lambda: manifest(bundle)
 
 
 def _refuse_file(path: Path) -> NoReturn:

@@ -67,7 +67,14 @@ B002 | Every table has the stated number of rows. | The rows must be the ones th
 B003 | Every table has the stated Merkle root. | One changed bit of one value changes the root. | format.md, Digests
 B004 | The evidence root covers the stated tables. | The receipt cites one root for all of them. | format.md, Digests
 B005 | The pre-registration is the one that the reviewer pinned. | A date in a document is its author's word. | format.md, Receipt
-K001 | A signature under a pinned key covers the receipt. | Keys inside a document vouch for nothing. | verification.md
+B010 | Where a manifest was signed, the files of the evidence are those it names, by name, size and SHA-256, none more and none fewer. | What was signed is the bundle as it was handed over. | signing.md, What is signed
+K001 | As many distinct pinned keys as the reviewer asks for signed the statement. | Keys inside a document vouch for nothing, and one key under two names is one key. | signing.md, Thresholds
+K002 | The signature file is one DSSE envelope: strict JSON, the specified fields, canonical base64. | Two readers must never see two envelopes in the same bytes. | signing.md, What is refused
+K003 | Every signature has the one canonical form, and none names a key that did not make it. | A second form of a signature, or a borrowed name, is somebody's attempt. | signing.md, What is refused
+K004 | What was signed is an in-toto statement. | Bytes signed as something else must not be read as a statement. | signing.md, What is refused
+K005 | The statement is one about a receipt, names each of its subjects once, and its manifest is the one it digests. | A signer vouched for one set of documents, not for whatever fits. | signing.md, What is signed
+K006 | Receipt, pre-registration, run log and contract are those that were signed. | A genuine signature on another receipt says nothing of this one. | signing.md, What is signed
+K007 | The Sigstore bundle verifies under the reviewer's trusted root, identity and issuer. | Whoever brings a bundle may bring a root that trusts it. | signing.md, Sigstore
 R001 | Runs have the roles, models and digests that the receipt and the pre-registration state. | A receipt is about particular weights. | measures.md, 2
 R002 | Base and arms ran under one numerics fingerprint; a null arm differs in exactly its nuisance. | Otherwise numerics pass for drift, or drift for numerics. | measures.md, 2
 R003 | Layer constants are consistent: sizes, tensor digests of the stored gain and router, known rules, identity permutation, small reconstruction error. | Everything else is recomputed from them. | measures.md, 1

@@ -5,6 +5,7 @@ Steps, in order; each block below carries its number.
 1. admission: every document is strict JSON within the limits.
 2. schema: every document has the shape of its kind.
 3. contract: what the documents say of each other.
+   authenticity, where the reviewer gave a key: who signed these very documents and files.
 4. admission of the evidence, then binding: the exact rows.
 5. contract: the rows are the planned ones.
 6. reproduction: the physics of every row, then every finding.
@@ -15,6 +16,7 @@ A step that cannot run leaves its channel `not_checked`; nothing is believed bec
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,8 +33,12 @@ from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.protocol.fidelity import fidelity
 from atlas_schema.protocol.judgement import subject_digest
+from atlas_schema.signing.keys import PublicKey
+from atlas_schema.signing.sigstore_bundle import SigstoreTrust
+from atlas_schema.signing.statement import File, Statement
 from atlas_schema.study.contracts import built_in_contracts
-from atlas_schema.verify import consistency, protocol
+from atlas_schema.verify import authenticity, consistency, protocol
+from atlas_schema.verify.authenticity import Signed
 from atlas_schema.verify.documents import Parsed, parse
 from atlas_schema.verify.outcome import PROFILES, Channel, Problem, Report, Status
 from atlas_schema.verify.reading import position
@@ -44,6 +50,7 @@ class Submission:
     """What the reviewer was given. ``open_evidence`` raises `EvidenceError`; None means that there is no evidence.
 
     ``open_rows`` opens the same folder as rows of a measurement; ``measurements`` are those that settle a prediction.
+    ``signature`` and ``bundle`` are a DSSE envelope and a Sigstore bundle; ``manifest`` hashes every file of the evidence.
     """
 
     name: str
@@ -54,22 +61,36 @@ class Submission:
     open_evidence: Callable[[], EvidenceSource] | None = None
     open_rows: Callable[[], Rows] | None = None
     measurements: tuple[bytes, ...] = ()
+    signature: Signed | None = None
+    bundle: Signed | None = None
+    manifest: Callable[[], tuple[File, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the reviewer asks for. ``seed`` replaces the second bootstrap seed; ``pin`` is a pre-registration digest."""
+    """What the reviewer asks for. ``seed`` replaces the second bootstrap seed; ``pin`` is a pre-registration digest.
+
+    At least ``threshold`` of the distinct ``keys`` must have signed; ``sigstore`` asks for a bundle by an identity.
+    """
 
     profile: str = "review"
     require: str = "preserved"
     pin: str | None = None
     seed: bytes | None = None
+    keys: tuple[PublicKey, ...] = ()
+    threshold: int = 1
+    sigstore: SigstoreTrust | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether the reviewer asks who vouches."""
+        return bool(self.keys) or self.sigstore is not None
 
 
-ESTABLISHES_NOT = (
-    "that the models give these rows (replay is not part of this version)",
-    "who issued the receipt (no signature was checked)",
-)
+UNSIGNED = "who issued the receipt (no signature was checked)"
+DOUBTED = "who issued the receipt (its signature did not pass)"
+ESTABLISHES_NOT = ("that the models give these rows (replay is not part of this version)", UNSIGNED)
+SIGNED = "that who signed told the truth: a signature says who vouches, and for which bytes"
 
 
 def verify(submission: Submission, options: Options) -> Report:
@@ -77,6 +98,8 @@ def verify(submission: Submission, options: Options) -> Report:
     required = PROFILES[options.profile]
     if options.pin is not None and Channel.BINDING not in required:
         required = (*required, Channel.BINDING)  # a pin that nobody compares must not look compared
+    if options.signed and Channel.AUTHENTICITY not in required:
+        required = (*required, Channel.AUTHENTICITY)
     report = Report(submission.name, profile=options.profile, required=required, require=options.require)
     report.establishes_not = ESTABLISHES_NOT
     # 1, 2. Admission and schema of the submitted document.
@@ -89,9 +112,13 @@ def verify(submission: Submission, options: Options) -> Report:
             _verify_measurement(submission, options, parsed.model, report)
         else:
             _verify_other(submission, parsed, options, report)
-    for absent in (Channel.AUTHENTICITY, Channel.REPLAY):
-        if absent in report.required:
-            report.channel(absent).skipped = "not part of this version"
+    if Channel.REPLAY in report.required:
+        report.channel(Channel.REPLAY).skipped = "not part of this version"
+    if Channel.AUTHENTICITY in report.required and not options.signed:
+        report.channel(Channel.AUTHENTICITY).skipped = "no key was given (--key)"
+    if options.signed:
+        now = SIGNED if report.status(Channel.AUTHENTICITY) is Status.PASSED else DOUBTED
+        report.establishes_not = tuple(now if x == UNSIGNED else x for x in report.establishes_not)
     report.skip_rest("an earlier channel did not pass")
     beside = {
         "preregistration": submission.preregistration,
@@ -122,6 +149,8 @@ def _verify_other(submission: Submission, parsed: Parsed, options: Options, repo
             report.channel(channel).skipped = f"a {report.kind} supports no verdict; --profile offline checks its form"
     else:
         report.required = tuple(c for c in report.required if c is not Channel.BINDING)
+    if options.signed:
+        report.channel(Channel.AUTHENTICITY).skipped = "only receipts are signed"
     result = report.channel(Channel.CONTRACT)
     if options.pin is not None:
         report.required = (*report.required, Channel.BINDING)
@@ -174,12 +203,15 @@ def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, re
     report.claim, report.arm = receipt.claim.verdict, receipt.claim.arm
     # 1, 2. Admission and schema of the documents beside it.
     documents = _supporting(submission, receipt, report)
+    files = None
+    if options.signed:
+        files = _vouched(submission, options, None if documents is None else documents[2], report)
     if documents is None:
         return
     plan, log, contract = documents
-    report.facts = {"receipt": consistency.digest_of(receipt), "contract": f"{contract.id} {consistency.digest_of(contract)}",
-                    "pre-registration": consistency.digest_of(plan), "evidence": receipt.evidence.root,
-                    "fidelity": fidelity(log).words}  # fmt: skip
+    report.facts |= {"receipt": consistency.digest_of(receipt), "contract": f"{contract.id} {consistency.digest_of(contract)}",
+                     "pre-registration": consistency.digest_of(plan), "evidence": receipt.evidence.root,
+                     "fidelity": fidelity(log).words}  # fmt: skip
     # 3. Contract: what the documents say of each other.
     if Channel.CONTRACT in report.required:
         result = report.channel(Channel.CONTRACT)
@@ -194,7 +226,7 @@ def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, re
     if Channel.BINDING not in report.required:
         return
     # 4. Admission of the evidence, then binding.
-    evidence = _bound_evidence(submission, options, receipt, plan, report)
+    evidence = _bound_evidence(submission, options, receipt, plan, files, report)
     if evidence is None or report.status(Channel.CONTRACT) is Status.FAILED:
         return
     try:
@@ -252,10 +284,52 @@ def _missing(report: Report, kind: str) -> None:
                           todo=f"put {kind}.json beside the receipt{option}"))  # fmt: skip
 
 
+def statement_over(submission: Submission) -> Statement | None:
+    """Return what a signer of a submission vouches for, None where a part of it is absent. Checks nothing else of it."""
+    scratch = Report(submission.name)
+    parsed = parse("receipt", submission.raw, "receipt", scratch)
+    if parsed is None or not isinstance(parsed.model, Receipt) or submission.manifest is None:
+        return None
+    supporting = _supporting(submission, parsed.model, scratch)
+    if supporting is None:
+        return None
+    digests = {role: digest for role, digest in _digests(submission, supporting[2]).items() if digest is not None}
+    return Statement(digests, submission.manifest())
+
+
+def _digests(submission: Submission, contract: Contract | None) -> dict[str, str | None]:
+    """Return the SHA-256 of every document by role, None for an absent one."""
+    raws = {"receipt": submission.raw, "preregistration": submission.preregistration, "run_log": submission.run_log}
+    found = {role: None if raw is None else hashlib.sha256(raw).hexdigest() for role, raw in raws.items()}
+    return {**found, "contract": None if contract is None else consistency.digest_of(contract).removeprefix("sha256:")}
+
+
+def _vouched(
+    submission: Submission, options: Options, contract: Contract | None, report: Report
+) -> tuple[File, ...] | None:
+    """Check who signed. Returns the files of the evidence that they vouch for, None where authenticity did not pass."""
+    result = report.channel(Channel.AUTHENTICITY)
+    documents = _digests(submission, contract)
+    files: set[File] = set()  # two statements that name other bytes for one file are both held against it
+    signers: list[str] = []
+    if options.keys:
+        found = authenticity.check_keys(submission.signature, options.keys, options.threshold, documents, result)
+        files |= set(found[0] if found else ())
+        signers += found[1] if found else ()
+    if options.sigstore is not None:
+        files |= set(authenticity.check_sigstore(submission.bundle, options.sigstore, documents, result) or ())
+        signers.append(f"{options.sigstore.identity} ({options.sigstore.issuer})")
+    if result.status is not Status.PASSED or not files:
+        return None
+    report.facts["signed by"] = ", ".join(signers)
+    return tuple(sorted(files))
+
+
 def _bound_evidence(
-    submission: Submission, options: Options, receipt: Receipt, plan: Preregistration, report: Report
-) -> EvidenceSource | None:
-    from atlas_schema.verify.binding import check_binding
+    submission: Submission, options: Options, receipt: Receipt, plan: Preregistration, files: tuple[File, ...] | None,
+    report: Report,
+) -> EvidenceSource | None:  # fmt: skip
+    from atlas_schema.verify.binding import check_binding, check_files
 
     result = report.channel(Channel.BINDING)
     if options.pin is not None:
@@ -268,6 +342,8 @@ def _bound_evidence(
                               todo="give the folder of Parquet files with --evidence"))  # fmt: skip
         return None
     try:
+        if files is not None:
+            check_files(files, None if submission.manifest is None else submission.manifest(), result)
         evidence = submission.open_evidence()
         check_binding(receipt, evidence, result)
     except EvidenceError as error:
