@@ -40,7 +40,7 @@ from atlas_schema.study.issue import build_receipt
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code
-from atlas_schema.verify.physics import check_digests
+from atlas_schema.verify.physics.layers import check_digests
 from atlas_schema.verify.rules import RULES
 from atlas_schema.verify.verifier import Options
 

@@ -24,7 +24,7 @@ def check_output(output: Rows, target: Ints) -> list[Violation]:
     slack = SMALL + RELATIVE * np.maximum(nll, entropy)
     # Another token is at least as likely: then this one has at most half. The most likely one has at least exp(-entropy).
     found += first_false("ATL-R028", "a token that is not the most likely one is predicted with more than half", output,
-                         hit | (nll >= np.log(2.0) - slack), nll)  # fmt: skip
+                         hit | (nll >= np.log(2.0) - slack) | (nll < 0), nll)  # fmt: skip
     return found + first_false("ATL-R028", "the most likely token is less likely than the entropy allows", output,
                                ~hit | (nll <= entropy + slack), nll, entropy)  # fmt: skip
 
@@ -39,7 +39,7 @@ def check_divergence(output: Rows, base: Rows, *, arm: bool, equal: bool) -> lis
     if not arm or found:
         return found
     kl = output["kl_from_base"].astype(np.float64)
-    n0, n1 = base["nll"].astype(np.float64), output["nll"].astype(np.float64)
+    n0, n1 = (np.maximum(side["nll"].astype(np.float64), 0.0) for side in (base, output))
     p0, p1 = np.exp(-n0), np.exp(-n1)
     rest0, rest1 = np.maximum(1.0 - p0, 0.0), np.maximum(1.0 - p1, SMALL)
     least = p0 * (n1 - n0) + rest0 * np.log(np.maximum(rest0, 1e-300) / rest1)

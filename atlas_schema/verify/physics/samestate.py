@@ -216,8 +216,7 @@ def _lowest_eigenvalues(scaled: F64, slack: float) -> F64:
     try:
         np.linalg.cholesky(scaled + slack * np.eye(scaled.shape[1]))
     except np.linalg.LinAlgError:
-        lowest: F64 = np.linalg.eigvalsh(scaled)[:, 0]
-        return lowest
+        return np.asarray(np.linalg.eigvalsh(scaled)[:, 0], dtype=np.float64)
     return np.zeros(len(scaled))
 
 
