@@ -53,7 +53,12 @@ class Digests:
 
     def layer_block(self, block: LayerBlock) -> None:
         """Hash one block."""
-        tables = {"state": block.state, "routing": block.routing, "update": block.update, "update_vector": block.vectors}
+        tables = {
+            "state": block.state,
+            "routing": block.routing,
+            "update": block.update,
+            "update_vector": block.vectors,
+        }
         self._add([(name, (run, block.layer), rows) for name, runs in tables.items() for run, rows in runs.items()])
 
     def output_block(self, block: OutputBlock) -> None:
@@ -133,7 +138,9 @@ def examine(evidence: EvidenceSource, plan: Preregistration, contract: Contract,
     Where something is wrong, rows are read once more: then everything is checked and nothing measured. Raises
     `EvidenceError` for rows that cannot be decoded.
     """
-    made = Examined(evidence, [], ChannelResult(Channel.CONTRACT), ChannelResult(Channel.REPRODUCTION, unit="rows and numbers"))
+    made = Examined(
+        evidence, [], ChannelResult(Channel.CONTRACT), ChannelResult(Channel.REPRODUCTION, unit="rows and numbers")
+    )
     digests = Digests(evidence)
     try:
         check_tables(evidence, plan, contract, made.contract)
@@ -145,7 +152,12 @@ def examine(evidence: EvidenceSource, plan: Preregistration, contract: Contract,
 
 
 def _pass(
-    evidence: EvidenceSource, plan: Preregistration, contract: Contract, digests: Digests, made: Examined, reproduce: bool
+    evidence: EvidenceSource,
+    plan: Preregistration,
+    contract: Contract,
+    digests: Digests,
+    made: Examined,
+    reproduce: bool,
 ) -> bool:
     """Make the pass; return whether the digests are of all rows."""
     keys = Keys(read_all(evidence, "window"))

@@ -109,7 +109,7 @@ def check_findings(receipt: Receipt, recomputed: Findings, contract: Contract, r
     digits, relative = contract.numbers.significant_digits, contract.numbers.relative_tolerance
     result.check(leaves(found))
     wrong = list(differences(stated, found, relative, digits))
-    for at, a, b in wrong[: SHOWN]:
+    for at, a, b in wrong[:SHOWN]:
         result.report(Problem("ATL-R013", "A finding is not what the rows give.", document="receipt", path=("findings", *at),
                               stated=a, recomputed=b, tolerance=f"half a unit of {digits} digits, from the contract",
                               todo="the number was changed after it was computed, or computed from other rows"))  # fmt: skip

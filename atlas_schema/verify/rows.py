@@ -137,7 +137,12 @@ class Keys:
 
     def layer_block(self, block: LayerBlock) -> None:
         """Compare the keys of one block."""
-        tables = {"state": block.state, "routing": block.routing, "update": block.update, "update_vector": block.vectors}
+        tables = {
+            "state": block.state,
+            "routing": block.routing,
+            "update": block.update,
+            "update_vector": block.vectors,
+        }
         self._compare({(name, (run, block.layer)): rows for name, runs in tables.items() for run, rows in runs.items()})
 
     def output_block(self, block: OutputBlock) -> None:

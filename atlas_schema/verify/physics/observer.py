@@ -39,13 +39,17 @@ class Physics:
         table = read_all(evidence, "run")
         self.weights = {
             str(run): (str(digest), float(distance))
-            for run, digest, distance in zip(table["run_id"], table["weights_digest"], table["param_distance"], strict=True)
+            for run, digest, distance in zip(
+                table["run_id"], table["weights_digest"], table["param_distance"], strict=True
+            )
         }
         self._tokens = read_all(evidence, "window")
         for layer in plan.protected_layers:
             for run in self.runs:
                 self._prepare(run, layer)
-        self.ready = len(self.facts) == len(self.runs) * len(plan.protected_layers) and not self.record.broken("ATL-R024")
+        self.ready = len(self.facts) == len(self.runs) * len(plan.protected_layers) and not self.record.broken(
+            "ATL-R024"
+        )
 
     facts: dict[Cell, LayerFacts]
 
@@ -65,7 +69,9 @@ class Physics:
         dtype = text_object(prints, "fingerprint", list(prints["run_id"]).index(run)).get("dtype")
         if row["executed_dtype"][0] != dtype:
             what = "the executed dtype is not that of the numerics fingerprint"
-            self.record.add(cell, [Violation("ATL-R002", what, f"{run}, layer {layer}", str(row["executed_dtype"][0]), str(dtype))])
+            self.record.add(
+                cell, [Violation("ATL-R002", what, f"{run}, layer {layer}", str(row["executed_dtype"][0]), str(dtype))]
+            )
         base = self.facts.get(("base", layer), facts)
         where = f"{run}, layer {layer}"
         if run.startswith("null:") and facts.identity != base.identity:
@@ -84,7 +90,12 @@ class Physics:
         states = native.States.of(block.state["base"], base)
         side = BaseSide(states, base, self.tolerances, self.dims)
         for run in self.runs:
-            facts, cell, state, routing = self.facts[run, layer], self._cell(run, layer), block.state[run], block.routing[run]
+            facts, cell, state, routing = (
+                self.facts[run, layer],
+                self._cell(run, layer),
+                block.state[run],
+                block.routing[run],
+            )
             own = states if run == "base" else native.States.of(state, facts)
             faults = native.check_routing(routing, facts.rule, self.dims)
             self.record.add(cell, faults, routing.n)
@@ -122,7 +133,11 @@ class Physics:
         """Check that drift is exactly zero where tensors are bitwise equal, and note whether changed experts change updates (R011)."""
         layer, update = block.layer, block.update[run]
         base, facts = self.facts["base", layer].digests, self.facts[run, layer].digests
-        same = [name for name in (ids.BOUNDARY, ids.TRANSITION, ids.CONTENT, ids.GUARD) if same_tensors(DEFINITIONS[name], base, facts)]
+        same = [
+            name
+            for name in (ids.BOUNDARY, ids.TRANSITION, ids.CONTENT, ids.GUARD)
+            if same_tensors(DEFINITIONS[name], base, facts)
+        ]
         if not same and ("content", (run, layer)) in self._moved:
             return []
         values, found = same_state(update, self.dims.k, block.groups(run)), []
@@ -167,7 +182,9 @@ class Physics:
         digests = {run: [self.facts[run, layer].digests for layer in layers] for run in self.runs}
         self.record.add(self._cell("base", None), check_digests(digests, self.weights), len(self.runs))
         for layer in layers if self.plan.overlap_pairs else ():
-            rows = {run: self.evidence.read("overlap", (run, layer)) for run in self.runs if not run.startswith("null:")}
+            rows = {
+                run: self.evidence.read("overlap", (run, layer)) for run in self.runs if not run.startswith("null:")
+            }
             if layer in self._visits:
                 known = {run: self.facts[run, layer].digests for run in rows}
                 found = check_overlap(rows, known, self._visits[layer], self.dims, self.tolerances.float64_relative)

@@ -39,13 +39,15 @@ def check_divergence(output: Rows, base: Rows, *, arm: bool, equal: bool) -> lis
     if not arm or found:
         return found
     kl = output["kl_from_base"].astype(np.float64)
-    n0, n1 = (np.maximum(side["nll"].astype(np.float64), 0.0) for side in (base, output))
+    n0, n1 = base["nll"].astype(np.float64), output["nll"].astype(np.float64)
     p0, p1 = np.exp(-n0), np.exp(-n1)
     rest0, rest1 = np.maximum(1.0 - p0, 0.0), np.maximum(1.0 - p1, SMALL)
     least = p0 * (n1 - n0) + rest0 * np.log(np.maximum(rest0, 1e-300) / rest1)
     slack = 10 * SMALL * (1.0 + np.abs(np.log(rest1))) + RELATIVE * (np.abs(least) + p0 * n1)
     found += first_false("ATL-R027", "a divergence is negative", output, kl >= -SMALL, kl)
-    found += first_false("ATL-R027", "the divergence is smaller than the losses allow", output, kl >= least - slack, kl, least)
+    found += first_false(
+        "ATL-R027", "the divergence is smaller than the losses allow", output, kl >= least - slack, kl, least
+    )
     if equal:
         found += first_false("ATL-R027", "weights equal to the base's diverge from it", output, np.abs(kl) <= SMALL, kl)
     return found
