@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -294,14 +295,14 @@ def test_no_flag_of_a_margin_changes_a_verdict() -> None:
 def test_three_states_summarise_cells_and_domains(world: str) -> None:
     order = ("above", "undetermined", "below", "identical")
 
-    def worst(states: list[str]) -> str:
+    def worst(states: Sequence[str]) -> str:
         left = [s for s in states if s != "not_applicable"]
         return next((s for s in order if s in left), "not_applicable")
 
     for arm in findings(world).arms:
         of = {d: [c.state for c in arm.cells if c.definition == d] for d in ids.DEFINITIONS}
         assert arm.three_states.boundary_sensitivity == worst(of[ids.BOUNDARY])
-        assert arm.three_states.coactive_compatibility == worst(of[ids.TRANSITION] + of[ids.CONTENT])
+        assert arm.three_states.coactive_compatibility == worst([*of[ids.TRANSITION], *of[ids.CONTENT]])
         assert arm.three_states.output_damage == worst([d.state for d in arm.damage])
 
 
