@@ -140,6 +140,7 @@ class Report:
     facts: dict[str, str] = field(default_factory=dict)
     establishes_not: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     fault: str = ""
     usage: str = ""
     interrupted: bool = False

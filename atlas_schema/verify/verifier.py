@@ -278,7 +278,7 @@ def _decide(
     result.check()
     by_arm = {a.arm: a for a in findings.arms}
     report.verdict = by_arm[receipt.claim.arm].verdict
-    report.reasons = _reasons(by_arm[receipt.claim.arm])
+    report.reasons, report.remarks = _reasons(by_arm[receipt.claim.arm]), _remarks(by_arm[receipt.claim.arm])
     if report.verdict != receipt.claim.verdict:
         result.report(Problem("ATL-D001", "The rows do not support the claim.", document="receipt", path=("claim", "verdict"),
                               stated=receipt.claim.verdict, recomputed=report.verdict,
@@ -304,6 +304,17 @@ def _reasons(arm: ArmFindings) -> tuple[str, ...]:
     score = arm.success
     task = [] if score.state == "reached" else [f"task score {score.value:.3f}: {score.state}, {score.reason}"]
     return (*cells, *domains, *task)
+
+
+def _remarks(arm: ArmFindings) -> tuple[str, ...]:
+    """Return what stands beside the verdict and decided nothing of it, from the recomputed findings."""
+    three = arm.three_states
+    states = (
+        f"boundary sensitivity {three.boundary_sensitivity}, co-active compatibility {three.coactive_compatibility}, "
+        f"output damage {three.output_damage}"
+    )
+    margin = () if arm.margin_use.citable else (f"margins may not be cited: {arm.margin_use.reason}",)
+    return (states.replace("not_applicable", "not applicable"), *margin)
 
 
 def _locate(report: Report, raws: dict[str, bytes | None]) -> None:
