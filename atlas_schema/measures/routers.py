@@ -95,8 +95,9 @@ class RouterRule:
 
     def order(self, dispatch: npt.NDArray[np.floating]) -> Ints:
         """Return expert ids ``[T, E]``: admissible ones by descending score, ties to the lower id, then the others."""
-        scores = dispatch.astype(np.float64)
-        return ranking(np.where(self.admissible(dispatch), scores, -np.inf))
+        if self.group_mode == "none":
+            return ranking(dispatch)
+        return ranking(np.where(self.admissible(dispatch), dispatch.astype(np.float64), -np.inf))
 
     def weights(self, dispatch: F64, members: Ints) -> F64:
         """Return combine weights ``[T, k]`` of given members ``[T, k]``."""
