@@ -53,15 +53,15 @@ class Size:
     """Sizes of a world. ``windows`` fixes the amount of evidence; everything else is per window."""
 
     windows: int
-    d: int = 2048
+    d: int = 1024
     experts: int = 64
     top_k: int = 8
     positions: int = 8
     tokens: int = 96
-    inner: int = 8
+    inner: int = 4
     layers: tuple[int, ...] = (0, 1)
-    overlap_pairs: int = 4
-    evaluated: int = 4
+    overlap_pairs: int = 2
+    evaluated: int = 1
     seed: int = 1
 
     @property
@@ -397,6 +397,21 @@ def _overlap(base: F32, arm: F32, a: int, b: int, g: F64) -> tuple[float, float,
 
 
 def same_state(k: int, base: Weights, arm: Weights, layer: int, z0: F32) -> tuple[Columns, Columns]:
+    """Evaluate both models at the base's states ``[N, d]``, a few at a time, so that vectors stay in the cache."""
+    parts = [_same_state(k, base, arm, layer, z0[at : at + 32]) for at in range(0, len(z0), 32)]
+    both = [{name: _joined([part[side][name] for part in parts]) for name in parts[0][side]} for side in (0, 1)]
+    return both[0], both[1]
+
+
+def _joined(values: list[Any]) -> Any:
+    if not isinstance(values[0], _Lists):
+        return np.concatenate(values)
+    starts = np.cumsum([0, *(v.offsets[-1] for v in values)])
+    offsets = [v.offsets[1:] + start for v, start in zip(values, starts, strict=False)]
+    return _Lists(np.concatenate([v.values for v in values]), np.concatenate([[0], *offsets]))
+
+
+def _same_state(k: int, base: Weights, arm: Weights, layer: int, z0: F32) -> tuple[Columns, Columns]:
     """Evaluate both models at the base's states ``[N, d]``; return the columns of `update` and of `update_vector`."""
     d, sides, z = z0.shape[1], [], z0.astype(np.float64)
     for w in (base, arm):
