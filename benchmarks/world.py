@@ -53,15 +53,15 @@ class Size:
     """Sizes of a world. ``windows`` fixes the amount of evidence; everything else is per window."""
 
     windows: int
-    d: int = 2048
+    d: int = 1024
     experts: int = 64
     top_k: int = 8
     positions: int = 8
     tokens: int = 96
-    inner: int = 8
+    inner: int = 4
     layers: tuple[int, ...] = (0, 1)
-    overlap_pairs: int = 4
-    evaluated: int = 4
+    overlap_pairs: int = 2
+    evaluated: int = 1
     seed: int = 1
 
     @property
@@ -135,7 +135,10 @@ class World:
 
     def _moved(self, run: str) -> Weights:
         rng = np.random.default_rng([self.size.seed, 3, *run.encode()])
-        return {n: w + rng.standard_normal(w.shape, dtype=np.float32) * np.float32(SPREAD[run] * w.std()) for n, w in self.base.items()}
+        return {
+            n: w + rng.standard_normal(w.shape, dtype=np.float32) * np.float32(SPREAD[run] * w.std())
+            for n, w in self.base.items()
+        }
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -146,11 +149,17 @@ class World:
     def _tensor_digests(self, run: str, layer: int) -> str:
         w = self.weights[run]
         local = tensor_digest(w[f"{layer}.attention"])
-        below = [tensor_digest(w[n]) for n in sorted(w) if n in ("embed", "place") or (n[0].isdigit() and int(n.split(".")[0]) < layer)]
+        below = [
+            tensor_digest(w[n])
+            for n in sorted(w)
+            if n in ("embed", "place") or (n[0].isdigit() and int(n.split(".")[0]) < layer)
+        ]
         digests = {"norm.gain": tensor_digest(w[f"{layer}.gain"]), "router.weight": tensor_digest(w[f"{layer}.router"]),
                    "local": local, "upstream": digest_bytes("".join([*below, local]).encode())}  # fmt: skip
         pairs = zip(w[f"{layer}.gate_up"], w[f"{layer}.down"], strict=True)
-        return canonical_json(digests | {f"experts.{e}": tensor_digest(a, b) for e, (a, b) in enumerate(pairs)}).decode()
+        return canonical_json(
+            digests | {f"experts.{e}": tensor_digest(a, b) for e, (a, b) in enumerate(pairs)}
+        ).decode()
 
     # states
 
@@ -223,7 +232,10 @@ class World:
     def output_rows(self, run: str, at: slice) -> Columns:
         """Return the columns of `output` for a slice of windows."""
         x, _ = self._input(self.base, at)
-        scores = [_log_softmax(_normalised(x)[0][:, :-1].reshape(-1, self.size.d) @ self.weights[r]["head"].T) for r in (run, "base")]
+        scores = [
+            _log_softmax(_normalised(x)[0][:, :-1].reshape(-1, self.size.d) @ self.weights[r]["head"].T)
+            for r in (run, "base")
+        ]
         target = self.tokens[at][:, 1:].reshape(-1)
         p = np.exp(scores[0])
         kl = (np.exp(scores[1]) * (scores[1] - scores[0])).sum(axis=1) if run in SPREAD else None
@@ -263,7 +275,10 @@ class World:
         a, b = np.array(sorted(zip(a, b, strict=True))).T
         z = self._native("base", layer, slice(0, min(64, self.size.windows)))[0][:64]
         g = z.astype(np.float64) * self.base[f"{layer}.gain"]
-        found = [_overlap(self.base[f"{layer}.gate_up"], self.weights[run][f"{layer}.gate_up"], i, j, g) for i, j in zip(a, b, strict=True)]
+        found = [
+            _overlap(self.base[f"{layer}.gate_up"], self.weights[run][f"{layer}.gate_up"], i, j, g)
+            for i, j in zip(a, b, strict=True)
+        ]
         residual, drift_num, drift_den = np.array(found).T
         seen = visits[a, b]
         return {"expert_a": a, "expert_b": b, "visits": seen, "rank": min(2 * self.size.inner, self.size.d), "cond": None,
@@ -307,7 +322,9 @@ class World:
         cited = {"preregistration": digest_of(plan)}
         append_step(folder / "run_log.json", step="declare", actor="technician", inputs={}, outputs=cited)
         root = evidence_root(table_roots(ParquetBundle(folder / "evidence")))
-        append_step(folder / "run_log.json", step="extract", actor="automation", inputs=cited, outputs={"evidence": root})
+        append_step(
+            folder / "run_log.json", step="extract", actor="automation", inputs=cited, outputs={"evidence": root}
+        )
         return plan
 
     def _slices(self) -> Iterator[slice]:
@@ -380,6 +397,21 @@ def _overlap(base: F32, arm: F32, a: int, b: int, g: F64) -> tuple[float, float,
 
 
 def same_state(k: int, base: Weights, arm: Weights, layer: int, z0: F32) -> tuple[Columns, Columns]:
+    """Evaluate both models at the base's states ``[N, d]``, a few at a time, so that vectors stay in the cache."""
+    parts = [_same_state(k, base, arm, layer, z0[at : at + 32]) for at in range(0, len(z0), 32)]
+    both = [{name: _joined([part[side][name] for part in parts]) for name in parts[0][side]} for side in (0, 1)]
+    return both[0], both[1]
+
+
+def _joined(values: list[Any]) -> Any:
+    if not isinstance(values[0], _Lists):
+        return np.concatenate(values)
+    starts = np.cumsum([0, *(v.offsets[-1] for v in values)])
+    offsets = [v.offsets[1:] + start for v, start in zip(values, starts, strict=False)]
+    return _Lists(np.concatenate([v.values for v in values]), np.concatenate([[0], *offsets]))
+
+
+def _same_state(k: int, base: Weights, arm: Weights, layer: int, z0: F32) -> tuple[Columns, Columns]:
     """Evaluate both models at the base's states ``[N, d]``; return the columns of `update` and of `update_vector`."""
     d, sides, z = z0.shape[1], [], z0.astype(np.float64)
     for w in (base, arm):
@@ -434,7 +466,10 @@ def same_state(k: int, base: Weights, arm: Weights, layer: int, z0: F32) -> tupl
         "y0_norm": norm(y0), "dy_norm": norm(y1 - y0),
     }  # fmt: skip
     wide = offsets * d
-    return columns, {"v0": _Lists(v[0].astype(np.float32).reshape(-1), wide), "v1": _Lists(v[1].astype(np.float32).reshape(-1), wide)}
+    return columns, {
+        "v0": _Lists(v[0].astype(np.float32).reshape(-1), wide),
+        "v1": _Lists(v[1].astype(np.float32).reshape(-1), wide),
+    }
 
 
 def _updates(w: Weights, layer: int, g: F32, row: Ints, expert: Ints) -> F64:

@@ -21,7 +21,7 @@ def _integral(value: Any) -> Any:
 class Document(BaseModel):
     """Strict, frozen, closed: unknown fields, lax types, NaN and infinity are refused."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 Integer = Annotated[int, BeforeValidator(_integral), Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,7 @@ class ParquetBundle:
     def _chunks(self, table: str, partition: Partition) -> Iterator[Chunk]:
         """Yield a partition row group by row group where its windows stand in order, else in one piece."""
         pieces = self._index[table].get(partition, [])
-        follows = all(a.last <= b.first for a, b in zip(pieces, pieces[1:], strict=False))
+        follows = all(a.last <= b.first for a, b in pairwise(pieces))
         if "window_id" not in TABLES[table].leaf or not follows or not all(p.ordered for p in pieces):
             yield self._whole(table, partition), None
             return
@@ -108,8 +109,12 @@ class ParquetBundle:
         parts = []
         for piece in sorted(pieces, key=lambda p: (p.group, p.start)):
             rows = self._group(table, piece.group, keep=piece.stop - piece.start < self._group_rows(table, piece.group))
-            parts.append(rows.slice(piece.start, piece.stop - piece.start) if piece.rows is None else rows.take(piece.rows))
-        return from_arrow(TABLES[table], self.dims, pa.concat_tables(parts) if parts else self._schemas[table].empty_table())
+            parts.append(
+                rows.slice(piece.start, piece.stop - piece.start) if piece.rows is None else rows.take(piece.rows)
+            )
+        return from_arrow(
+            TABLES[table], self.dims, pa.concat_tables(parts) if parts else self._schemas[table].empty_table()
+        )
 
     def _group_rows(self, table: str, group: int) -> int:
         return int(self._files[table].metadata.row_group(group).num_rows)
@@ -254,7 +259,7 @@ def _cut(rows: pa.Table, spec: TableSpec, cuts: list[str]) -> Iterator[pa.Table]
     if "window_id" in spec.leaf and spec.partition:
         windows = rows.column("window_id").to_numpy()
         edges = sorted({0, rows.num_rows, *np.searchsorted(windows, cuts).tolist()})
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         yield rows.slice(start, stop - start)
 
 

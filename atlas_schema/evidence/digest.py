@@ -113,7 +113,7 @@ def _encoder(rows: Rows, spec: ColumnSpec, dims: Dims) -> Callable[[int, int], S
 
 def _bytes(values: Array) -> memoryview:
     """Return the bytes of an array in its own order, without a copy where it is contiguous."""
-    return memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
 def _texts(column: Column, head: bytes, *, one: bool) -> Callable[[int, int], Sequence[bytes | memoryview]]:

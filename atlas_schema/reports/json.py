@@ -17,7 +17,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "kind": "verification_report", "schema_version": "1.0", "verifier": f"atlas-schema {__version__}",
         "document": report.document, "document_kind": report.kind or None, "profile": report.profile,
         "outcome": headline(report), "exit_code": int(code), "arm": report.arm or None, "claim": report.claim,
-        "verdict": report.verdict, "reasons": list(report.reasons), "require": report.require,
+        "verdict": report.verdict, "reasons": list(report.reasons), "remarks": list(report.remarks), "require": report.require,
         "claims": [{"id": c.id, "says": c.says, "strength": c.strength, "outcome": c.outcome, "because": c.because}
                    for c in report.claims],
         "channels": [

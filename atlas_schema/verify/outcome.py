@@ -108,6 +108,11 @@ class ChannelResult:
     def report(self, problem: Problem) -> None:
         self.problems.append(problem)
 
+    def absorb(self, other: ChannelResult) -> None:
+        """Add what was found apart from this channel."""
+        self.checked, self.total, self.unit = self.checked + other.checked, self.total + other.total, other.unit
+        self.problems += other.problems
+
     @property
     def status(self) -> Status:
         """Contradictions first, then gaps; a channel that checked nothing is never green."""
@@ -150,6 +155,7 @@ class Report:
     establishes_not: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     claims: tuple[ClaimLine, ...] = ()
+    remarks: tuple[str, ...] = ()
     fault: str = ""
     usage: str = ""
     interrupted: bool = False

@@ -51,7 +51,8 @@ class LayerFacts:
         router = layer["router_weight"][0].astype(np.float64).reshape(dims.E, dims.d) * gain
         bias = layer["router_bias"][0].astype(np.float64)  # zeros where null
         digests, rule = text_object(layer, "tensor_digests", 0), RouterRule.of(layer)
-        constants = tuple(str(layer[name][0]) for name in (*KNOWN, "eps", "weight_scale", "n_groups", "kept_groups") if name != "executed_dtype")  # fmt: skip
+        named = (*KNOWN, "eps", "weight_scale", "n_groups", "kept_groups")
+        constants = tuple(str(layer[name][0]) for name in named if name != "executed_dtype")
         return cls(float(layer["eps"][0]), gain, router, bias, np.linalg.norm(router, axis=1), rule,
                    UNIT.get(str(layer["executed_dtype"][0]), 0.0), str(layer["residual_path"][0]) != "experts", digests,
                    (digests, constants))  # fmt: skip
@@ -74,7 +75,9 @@ class LayerFacts:
         """Bound the error of dispatch scores: a gate moves by at most a quarter (sigmoid) or half (softmax) of its logits."""
         if self.rule.score_space == "logit":
             return logit_bound
-        worst = logit_bound.max(axis=1, keepdims=True) / 2 if self.rule.score_space == "softmax+bias" else logit_bound / 4
+        worst = (
+            logit_bound.max(axis=1, keepdims=True) / 2 if self.rule.score_space == "softmax+bias" else logit_bound / 4
+        )
         bias = np.zeros(1) if self.rule.selection_bias is None else np.abs(self.rule.selection_bias)
         out: F64 = worst + tolerances.accumulation * max(unit, tolerances.float32_unit) * (np.abs(scores) + bias + 1.0)
         return out
@@ -143,7 +146,10 @@ def _check_rule(layer: Rows, dims: Dims) -> list[Violation]:
     limited = (groups * size == dims.E) & (kept >= 1) & (kept < groups) & (kept * size >= dims.k)
     limited &= (mode != "top2_sum") | (size >= 2)
     stated = np.stack([groups, kept], axis=1)
-    gates = [rule.startswith(GATE.get(space, "?")) for rule, space in zip(layer["weight_rule"], layer["score_space"], strict=True)]
+    gates = [
+        rule.startswith(GATE.get(space, "?"))
+        for rule, space in zip(layer["weight_rule"], layer["score_space"], strict=True)
+    ]
     biased = ~layer.valid("selection_bias") | (layer["score_space"] != "logit")
     scale = layer["weight_scale"]
     conditions = (
@@ -152,7 +158,11 @@ def _check_rule(layer: Rows, dims: Dims) -> list[Violation]:
         ("logits carry a selection bias", biased, layer["score_space"]),
         ("the scale of the weights is not between 1e-6 and 1e6", (scale >= 1e-6) & (scale <= 1e6), scale),
     )  # fmt: skip
-    return [v for what, holds, value in conditions for v in first_false("ATL-R020", what, layer, holds.astype(np.bool_), value)]
+    return [
+        v
+        for what, holds, value in conditions
+        for v in first_false("ATL-R020", what, layer, holds.astype(np.bool_), value)
+    ]
 
 
 def _check_tensors(layer: Rows, dims: Dims, at: int) -> list[Violation]:

@@ -55,7 +55,12 @@ def check_state(state: Rows, own: States, facts: LayerFacts, tolerances: Toleran
     scores, bound = facts.rule.dispatch(own.logits), facts.logit_bound(own.size, facts.unit, tolerances)
     bound = facts.score_bound(bound, scores, facts.unit, tolerances)
     found += first_wrong(
-        "ATL-R005", "dispatch scores do not follow from the state", state, state["dispatch"].astype(np.float64), scores, bound
+        "ATL-R005",
+        "dispatch scores do not follow from the state",
+        state,
+        state["dispatch"].astype(np.float64),
+        scores,
+        bound,
     )
     stored = np.flatnonzero(state.valid("g"))
     if len(stored):
@@ -91,8 +96,12 @@ def check_routing(routing: Rows, rule: RouterRule, dims: Dims) -> list[Violation
     if limited and not found:
         groups = np.sort(experts // (dims.E // rule.n_groups), axis=1)
         used = 1 + (groups[:, 1:] != groups[:, :-1]).sum(axis=1)
-        found += first_false("ATL-R021", "executed experts lie in more groups than are kept", routing, used <= rule.kept_groups, used)
-        found += first_false("ATL-R021", "a group margin is negative", routing, routing["group_margin"] >= 0, routing["group_margin"])
+        found += first_false(
+            "ATL-R021", "executed experts lie in more groups than are kept", routing, used <= rule.kept_groups, used
+        )
+        found += first_false(
+            "ATL-R021", "a group margin is negative", routing, routing["group_margin"] >= 0, routing["group_margin"]
+        )
     return found
 
 
@@ -115,7 +124,9 @@ def check_routing_against_state(
     lowest, highest = inside.min(axis=1), outside.max(axis=1)
     # Equal scores may be broken either way by the kernel that ran: what holds is that no non-member scores higher. Where a
     # softmax merged two logits (flag `saturated`), the merged probabilities must be equal to within their rounding.
-    merged = 1.0 - np.exp(np.minimum(lowest - highest, 0.0)) <= tolerances.accumulation * max(facts.unit, tolerances.float32_unit)
+    merged = 1.0 - np.exp(np.minimum(lowest - highest, 0.0)) <= tolerances.accumulation * max(
+        facts.unit, tolerances.float32_unit
+    )
     fits = (lowest >= highest) | (merged & ((routing["flags"][at] & 2) > 0) & (facts.rule.score_space == "logit"))
     leaves, rival = routing["competitor_out"][at].astype(np.int64), routing.valid("competitor_in")[at]
     enters = routing["competitor_in"][at].astype(np.int64)
@@ -133,7 +144,9 @@ def check_routing_against_state(
         found += first_false("ATL-R021", "a member is not admissible", state, chosen, members)
         found += _check_groups(state, routing["group_margin"][at].astype(np.float64), facts.rule, tolerances)
     weights = facts.rule.weights(dispatch, members)
-    allowed = tolerances.accumulation * (facts.unit + 2 * tolerances.float32_unit) * facts.weight_slack(dispatch, members)
+    allowed = (
+        tolerances.accumulation * (facts.unit + 2 * tolerances.float32_unit) * facts.weight_slack(dispatch, members)
+    )
     return found + first_wrong("ATL-R007", "combine weights do not follow from the scores", state,
                                state["weights"].astype(np.float64), weights, allowed)  # fmt: skip
 
@@ -148,9 +161,13 @@ def _check_groups(state: Rows, stated: F64, rule: RouterRule, tolerances: Tolera
     strength = rule.group_scores(state["dispatch"])
     weakest = np.where(kept.any(axis=2), strength, np.inf).min(axis=1)
     strongest = np.where(kept.any(axis=2), -np.inf, strength).max(axis=1)
-    found = first_false("ATL-R021", "a dropped group is stronger than a kept one", state, weakest >= strongest, strength)
+    found = first_false(
+        "ATL-R021", "a dropped group is stronger than a kept one", state, weakest >= strongest, strength
+    )
     scale = tolerances.accumulation * tolerances.float32_unit * np.abs(strength).max(axis=1)
-    return found + first_wrong("ATL-R021", "the group margin is not that of the scores", state, stated, weakest - strongest, scale)
+    return found + first_wrong(
+        "ATL-R021", "the group margin is not that of the scores", state, stated, weakest - strongest, scale
+    )
 
 
 def _check_logit_margin(
@@ -158,7 +175,7 @@ def _check_logit_margin(
 ) -> list[Violation]:
     """Check the margin of the same pair on exact logits; signed, and there exactly where logits order the set (R006)."""
     leaves, enters, rival = pair
-    there = rival & facts.rule.monotone
+    there: Mask = rival if facts.rule.monotone else np.zeros_like(rival)
     what = "margin_logit is missing, or there where logits do not order the set"
     found = first_false("ATL-R006", what, state, state.valid("margin_logit") == there, there)
     if not facts.rule.monotone:

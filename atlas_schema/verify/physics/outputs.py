@@ -24,7 +24,7 @@ def check_output(output: Rows, target: Ints) -> list[Violation]:
     slack = SMALL + RELATIVE * np.maximum(nll, entropy)
     # Another token is at least as likely: then this one has at most half. The most likely one has at least exp(-entropy).
     found += first_false("ATL-R028", "a token that is not the most likely one is predicted with more than half", output,
-                         hit | (nll >= np.log(2.0) - slack), nll)  # fmt: skip
+                         hit | (nll >= np.log(2.0) - slack) | (nll < 0), nll)  # fmt: skip
     return found + first_false("ATL-R028", "the most likely token is less likely than the entropy allows", output,
                                ~hit | (nll <= entropy + slack), nll, entropy)  # fmt: skip
 
@@ -45,7 +45,9 @@ def check_divergence(output: Rows, base: Rows, *, arm: bool, equal: bool) -> lis
     least = p0 * (n1 - n0) + rest0 * np.log(np.maximum(rest0, 1e-300) / rest1)
     slack = 10 * SMALL * (1.0 + np.abs(np.log(rest1))) + RELATIVE * (np.abs(least) + p0 * n1)
     found += first_false("ATL-R027", "a divergence is negative", output, kl >= -SMALL, kl)
-    found += first_false("ATL-R027", "the divergence is smaller than the losses allow", output, kl >= least - slack, kl, least)
+    found += first_false(
+        "ATL-R027", "the divergence is smaller than the losses allow", output, kl >= least - slack, kl, least
+    )
     if equal:
         found += first_false("ATL-R027", "weights equal to the base's diverge from it", output, np.abs(kl) <= SMALL, kl)
     return found

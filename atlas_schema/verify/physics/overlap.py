@@ -15,9 +15,17 @@ from atlas_schema.verify.physics.violations import Violation, first_false, first
 def check_overlap_ids(overlap: Rows, dims: Dims, pairs: int) -> list[Violation]:
     """Check that pairs are of two experts in range, as many as were planned (R024)."""
     a, b = overlap["expert_a"].astype(np.int64), overlap["expert_b"].astype(np.int64)
-    found = first_false("ATL-R024", "a pair is not of two different experts in range", overlap, (a != b) & (a < dims.E) & (b < dims.E), a)
+    found = first_false(
+        "ATL-R024",
+        "a pair is not of two different experts in range",
+        overlap,
+        (a != b) & (a < dims.E) & (b < dims.E),
+        a,
+    )
     if overlap.n != pairs:
-        found.append(Violation("ATL-R024", "the pairs are not as many as planned", "table overlap", str(overlap.n), str(pairs)))
+        found.append(
+            Violation("ATL-R024", "the pairs are not as many as planned", "table overlap", str(overlap.n), str(pairs))
+        )
     return found
 
 
@@ -39,15 +47,32 @@ def check_overlap(
     pairs = chosen_pairs(visits, base.n)
     for run, overlap in rows.items():
         stated = np.stack([overlap["expert_a"], overlap["expert_b"]], axis=1).astype(np.int64)
-        mine = first_false("ATL-R024", "a pair is not one of the most visited", overlap, (stated == pairs).all(axis=1), stated, pairs)
+        mine = first_false(
+            "ATL-R024", "a pair is not one of the most visited", overlap, (stated == pairs).all(axis=1), stated, pairs
+        )
         seen = visits[pairs[:, 0], pairs[:, 1]]
-        mine += first_false("ATL-R024", "visits are not those of the base's sets", overlap, overlap["visits"] == seen, overlap["visits"], seen)
-        found[run] = mine + (_check_numbers(overlap, base, pairs, digests[run], digests["base"], dims, relative) if not mine else [])
+        mine += first_false(
+            "ATL-R024",
+            "visits are not those of the base's sets",
+            overlap,
+            overlap["visits"] == seen,
+            overlap["visits"],
+            seen,
+        )
+        found[run] = mine + (
+            _check_numbers(overlap, base, pairs, digests[run], digests["base"], dims, relative) if not mine else []
+        )
     return found
 
 
 def _check_numbers(
-    overlap: Rows, base: Rows, pairs: Ints, mine: Mapping[str, str], of_base: Mapping[str, str], dims: Dims, relative: float
+    overlap: Rows,
+    base: Rows,
+    pairs: Ints,
+    mine: Mapping[str, str],
+    of_base: Mapping[str, str],
+    dims: Dims,
+    relative: float,
 ) -> list[Violation]:
     """Check what no weights are needed for (R025)."""
     same = {e: mine.get(f"experts.{e}") == of_base.get(f"experts.{e}") for e in range(dims.E)}

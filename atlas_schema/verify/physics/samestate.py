@@ -106,7 +106,9 @@ class BaseSide:
         found = first_false("ATL-R008", "pair_out is not the base's k-th expert", u, u["pair_out"] == zero.top[:, k - 1],
                             u["pair_out"], zero.top[:, k - 1])  # fmt: skip
         has_pair = u.valid("pair_in")
-        found += first_false("ATL-R008", "pair_in is missing, or there without a competitor", u, has_pair == rivals, has_pair)
+        found += first_false(
+            "ATL-R008", "pair_in is missing, or there without a competitor", u, has_pair == rivals, has_pair
+        )
         listed = zero.member | one.member
         if rivals:
             found += first_false("ATL-R008", "pair_in is not the base's next expert", u, u["pair_in"] == zero.top[:, k],
@@ -126,7 +128,9 @@ class BaseSide:
         for name, choice in (("in0", zero), ("in1", one)):
             # Bits of distinct slots add without carrying; doubles hold 32 of them exactly.
             bits = np.bincount(at, weights=choice.member[at, expert] * np.exp2(slot), minlength=u.n).astype(np.int64)
-            found += first_false("ATL-R008", f"{name} does not mark the members of R{name[2]}", u, u[name] == bits, u[name], bits)
+            found += first_false(
+                "ATL-R008", f"{name} does not mark the members of R{name[2]}", u, u[name] == bits, u[name], bits
+            )
         return found
 
     def _check_weights(self, update: Rows, arm: LayerFacts, zero: Choice, one: Choice) -> list[Violation]:
@@ -160,7 +164,10 @@ class BaseSide:
         size = self.uu0[at, expert]
         relative = self.tolerances.accumulation * self.dims.d * self.tolerances.float32_unit
         found: list[Violation] = []
-        for name, known, scale in (("uu0", size, size), ("uz0", self.uz0[at, expert], np.sqrt(np.maximum(size, 0.0) * self.dims.d))):
+        for name, known, scale in (
+            ("uu0", size, size),
+            ("uz0", self.uz0[at, expert], np.sqrt(np.maximum(size, 0.0) * self.dims.d)),
+        ):
             stated = update[name]
             wrong = np.flatnonzero(~((np.abs(stated - known) <= relative * scale) | np.isnan(size)))
             if len(wrong):
@@ -216,8 +223,7 @@ def _lowest_eigenvalues(scaled: F64, slack: float) -> F64:
     try:
         np.linalg.cholesky(scaled + slack * np.eye(scaled.shape[1]))
     except np.linalg.LinAlgError:
-        lowest: F64 = np.linalg.eigvalsh(scaled)[:, 0]
-        return lowest
+        return np.asarray(np.linalg.eigvalsh(scaled)[:, 0], dtype=np.float64)
     return np.zeros(len(scaled))
 
 
@@ -243,7 +249,11 @@ def _check_fields(rows: Rows, group: Group, root: F64, zz: F64, base: BaseSide, 
 
     sizes = (group.rho0 * np.sqrt(group.uu0)).sum(axis=1) + (group.rho1 * np.sqrt(group.uu1)).sum(axis=1)
     found: list[Violation] = []
-    for name, expected in (("dV_norm", tangent), ("y0_norm", whole(tangent0, radial0)), ("dy_norm", whole(tangent, radial))):
+    for name, expected in (
+        ("dV_norm", tangent),
+        ("y0_norm", whole(tangent0, radial0)),
+        ("dy_norm", whole(tangent, radial)),
+    ):
         found += first_false("ATL-R010", f"{name} is negative", rows, rows[name] >= 0, rows[name])
         if name == "dV_norm" or not shared:
             found += first_wrong("ATL-R010", f"{name}² does not agree with the Gram matrix", rows, rows[name] ** 2, expected,
@@ -252,4 +262,6 @@ def _check_fields(rows: Rows, group: Group, root: F64, zz: F64, base: BaseSide, 
     fits = rows["dV_norm"] <= bound * (1.0 + relative) + ROUNDING * sizes
     # Nothing changed at all: then nothing may have moved, not even by a rounding.
     fits &= (bound > 0) | (rows["dV_norm"] == 0)
-    return found + first_false("ATL-R022", "the field changed by more than weights and updates allow", rows, fits, rows["dV_norm"], bound)
+    return found + first_false(
+        "ATL-R022", "the field changed by more than weights and updates allow", rows, fits, rows["dV_norm"], bound
+    )

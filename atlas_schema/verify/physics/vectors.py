@@ -48,7 +48,13 @@ def _check(
     v0, v1 = (part[name].reshape(len(rows), n, d).astype(np.float64) for name in ("v0", "v1"))
     found: list[Violation] = []
     if equal:
-        found += first_false("ATL-R023", "v0 and v1 differ although every tensor is equal", part, (v0 == v1).all(axis=(1, 2)), v1[:, 0, 0])
+        found += first_false(
+            "ATL-R023",
+            "v0 and v1 differ although every tensor is equal",
+            part,
+            (v0 == v1).all(axis=(1, 2)),
+            v1[:, 0, 0],
+        )
     starts = update.offsets("gram")[:-1][own]
     gram = unpack_gram(update["gram"][starts[:, None] + np.arange(n * (2 * n + 1))].astype(np.float64), 2 * n)
     unit = tolerances.accumulation * tolerances.float32_unit
@@ -56,7 +62,11 @@ def _check(
     both = np.concatenate([v0, v1 - v0], axis=1)
     size = np.sqrt(np.maximum(np.diagonal(gram, axis1=1, axis2=2), 0.0))
     error = unit * np.concatenate([size0, size0 + size1], axis=1)
-    allowed = error[:, :, None] * size[:, None, :] + size[:, :, None] * error[:, None, :] + error[:, :, None] * error[:, None, :]
+    allowed = (
+        error[:, :, None] * size[:, None, :]
+        + size[:, :, None] * error[:, None, :]
+        + error[:, :, None] * error[:, None, :]
+    )
     found += first_wrong("ATL-R023", "inner products of the vectors are not those of the Gram matrix", part,
                          both @ both.transpose(0, 2, 1), gram, allowed + 1e-300)  # fmt: skip
     states = z[own]

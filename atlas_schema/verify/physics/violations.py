@@ -49,12 +49,12 @@ def first_wrong(
 
 
 def first_false(
-    rule: str, what: str, rows: Rows, holds: Array, stated: Array, recomputed: Array | None = None
+    rule: str, what: str, rows: Rows, holds: Array | np.bool_, stated: Array, recomputed: Array | None = None
 ) -> list[Violation]:
     """Report the first row ``[T]`` for which a condition does not hold, showing its values."""
-    if holds.all():
+    if np.all(holds):
         return []
-    wrong = np.flatnonzero(~holds)
+    wrong = np.flatnonzero(~np.asarray(holds))
     at = int(wrong[0])
     return [Violation(rule, what, row_name(rows, at), str(np.asarray(stated[at]).tolist()),
                       "" if recomputed is None else str(np.asarray(recomputed[at]).tolist()), wrong=len(wrong))]  # fmt: skip
