@@ -63,7 +63,7 @@ def plan(
         (target, known.task.target), (tolerance, known.task.tolerance), (damage_tolerance, known.damage_tolerance_nats))))  # fmt: skip
     found, domains = read_pilot(source, known, rules, arms, limits)
     aims = Aims(power, jointly, max_clusters, max_items, rules.success.min_items, studies)
-    made = plan_sizes(found, domains, rules.bootstrap, aims)
+    made = plan_sizes(found, domains, rules.bootstrap, aims, lambda line: typer.echo(line, err=True))
     origin = Source(known.study, digest_of(known), evidence_root(table_roots(source)), len(domains), len(known.windows),
                     len(known.task.items), rules.id, contract_digest(rules))  # fmt: skip
     typer.echo((plan_json if as_json else plan_text)(made, origin, aims))
