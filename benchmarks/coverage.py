@@ -31,6 +31,7 @@ Draw = Callable[[Rng, int], tuple[F64, F64]]
 
 CONTRACT = load_contract("chart-preserving.v1")
 TOGETHER = 250
+RESAMPLES = 2000
 DRIFT, SHARE, SIGNED = Statistic(False, False, True), Statistic(False, True, True), Statistic(False, False, False)
 
 
@@ -84,7 +85,7 @@ def unequal(rng: Rng, n: int) -> tuple[F64, F64]:
 def stratified(rng: Rng, n: int) -> tuple[F64, F64]:
     """Five equal strata whose ratios are 0.02, 0.06, 0.1, 0.14, 0.18."""
     of = np.repeat(np.arange(5), math.ceil(n / 5))[:n]
-    weight = np.full(n, 4.0) + rng.integers(-2, 3, n)
+    weight = rng.integers(2, 7, n).astype(np.float64)
     return weight * (0.02 + 0.04 * of) * rng.lognormal(-0.245, 0.7, n), weight
 
 
@@ -119,19 +120,24 @@ CASES = (
     Case("events in 10 %, sizes 1 to 5", 0.05, USUAL, events(0.1, heavy=True), SHARE),
     Case("events in 1 %, noise of 1e-7 elsewhere", 0.005 + 0.99 * 5e-8, USUAL, events(0.01, 1e-7), SHARE),
     Case("events in 5 %, noise of 1e-7 elsewhere", 0.025 + 0.95 * 5e-8, USUAL, events(0.05, 1e-7), SHARE),
-    Case("events of size 1 in 5 %, noise of 1e-7 elsewhere", 0.05 + 0.95 * 5e-8, USUAL, events(0.05, 1e-7, size=1.0), SHARE),
+    Case(
+        "events of size 1 in 5 %, noise of 1e-7 elsewhere",
+        0.05 + 0.95 * 5e-8,
+        USUAL,
+        events(0.05, 1e-7, size=1.0),
+        SHARE,
+    ),
     Case("events in 1 %, 0 to 0.01 elsewhere", 0.005 + 0.99 * 0.005, USUAL, events(0.01, 0.01), SHARE),
 )
 SCORES = ((0.5, 100), (0.85, 100), (0.95, 100), (0.99, 100), (0.85, 500), (0.99, 500))
 
 
-def rule(resamples: int | None = None) -> Bootstrap:
+def rule(resamples: int) -> Bootstrap:
     """Return the contract's bootstrap, letting few clusters decide, so that it can be seen why it does not."""
-    changed = {"min_clusters": 2} | ({} if resamples is None else {"resamples": resamples})
-    return CONTRACT.bootstrap.model_copy(update=changed)
+    return CONTRACT.bootstrap.model_copy(update={"min_clusters": 2, "resamples": resamples})
 
 
-def observe(case: Case, clusters: int, studies: int, resamples: int | None = None) -> Row:
+def observe(case: Case, clusters: int, studies: int, resamples: int = RESAMPLES) -> Row:
     """Count misses of one case. Equal arguments give equal rows."""
     used = rule(resamples)
     name = f"{case.name} {clusters}".encode()
@@ -154,7 +160,7 @@ def observe(case: Case, clusters: int, studies: int, resamples: int | None = Non
     return Row(case.name, clusters, studies, float(upper), float(lower), simultaneous, float(nothing))
 
 
-def observe_score(share: float, items: int, studies: int, resamples: int | None = None) -> Row:
+def observe_score(share: float, items: int, studies: int, resamples: int = RESAMPLES) -> Row:
     """Count misses of the bounds of a score: items solved independently with probability ``share``."""
     rng = np.random.default_rng([items, int(1000 * share)])
     resampler = Resampler(hashlib.sha256(b"scores").digest(), Strata((np.arange(items),)), rule(resamples))
