@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,8 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say how many documents and items a study needs, from a pilot, or that no size suffices (exit code 1)."""
+    # Thousands of small products: threads inside each cost more than they gain. Read when numpy is first loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from atlas_schema.documents.preregistration import Preregistration
     from atlas_schema.evidence.digest import evidence_root
     from atlas_schema.evidence.source import table_roots

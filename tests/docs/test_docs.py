@@ -20,6 +20,8 @@ import typer
 import typer.main
 from naive import bootstrap as naive
 from pydantic import BaseModel
+from simulator import PRESERVED, StudySimulator, small
+from typer.testing import CliRunner
 
 from atlas_schema.canonical import digest_document, raw_digest
 from atlas_schema.cli import atlas, verify
@@ -292,7 +294,12 @@ def test_every_option_of_atlas_verify_is_described() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "heading"), [("atlas prereg new", "### 1. Pre-register"), ("atlas extract", "### 2. Extract")]
+    ("words", "heading"),
+    [
+        ("atlas prereg plan", "### 0. Plan the size"),
+        ("atlas prereg new", "### 1. Pre-register"),
+        ("atlas extract", "### 2. Extract"),
+    ],
 )
 def test_every_option_of_a_step_is_described(words: str, heading: str) -> None:
     described = section("docs/technician.md", heading)
@@ -312,6 +319,19 @@ def shown(page: Path) -> Iterator[list[str]]:
             line = line.removeprefix("$ ")
             if re.match(r"(?:\S*/)?atlas(?:-verify)? ", line):
                 yield shlex.split(line, comments=True)
+
+
+def test_the_shown_plan_is_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pilot is simulated. Digests are not compared: they depend on the last bits of the simulation."""
+    settings = small(seed=3, clusters=(("code", 30), ("legal", 30)), arms=(PRESERVED,), protected=(1,), items=80)
+    StudySimulator.make(settings).write(tmp_path / "pilot")
+    block = re.findall(r"^```console\n(.*?)^```", section("docs/technician.md", "### 0. Plan the size"), re.M | re.S)[0]
+    command, _, shown_text = block.partition("\n")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(atlas.app, shlex.split(command)[2:])
+    digests = re.compile(r"sha256:[0-9a-f]{64}")
+    assert result.exit_code == 0, result.output
+    assert digests.sub("sha256:...", result.stdout) == digests.sub("sha256:...", shown_text)
 
 
 def split(words: list[str]) -> tuple[str, list[str]]:
