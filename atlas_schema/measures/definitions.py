@@ -110,7 +110,7 @@ REGISTRY: dict[str, Entry] = {
         Entry(KL, "nats per token", "project", "KL divergence of base and arm", _PREDICTED, "asserted"),
         Entry(TOP1, "share", "project", "share of tokens with the same most likely next token", _PREDICTED),
         Entry(RANK, "rank", "theorem", "lowest rank of the experts' input projections: holds where it is d", "experts", "asserted"),
-        Entry(ANGULAR, "share", "theorem", "share of tokens whose set at sqrt(d)·z/||z|| is that at z: holds where it is 1", _SAMPLED),
+        Entry(ANGULAR, "share", "theorem", "share of tokens whose set at sqrt(d)·z/‖z‖ is that at z: holds where it is 1", _SAMPLED),
         Entry(TANGENT, "share", "theorem", "length of the tangent-visible updates over that of the updates", _SAMPLED),
     )
 }  # fmt: skip

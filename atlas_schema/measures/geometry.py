@@ -55,8 +55,11 @@ def unpack_gram(packed: F64, size: int) -> F64:
 
 
 def quadratic_norm(gram: F64, coefficients: F64) -> F64:
-    """Return ``||sum_i c_i x_i||`` for coefficients ``[T, m]`` and Gram matrices ``[T, m, m]`` of the vectors ``x``."""
-    squared = np.einsum("ti,tij,tj->t", coefficients, gram, coefficients)
+    """Return ``||sum_i c_i x_i||`` for coefficients ``[T, m]`` and Gram matrices ``[T, m, m]`` of the vectors ``x``.
+
+    Each row is summed by itself, in an order that does not depend on how many rows there are (`einsum` picks one that does).
+    """
+    squared = ((gram * coefficients[:, None, :]).sum(axis=2) * coefficients).sum(axis=1)
     out: F64 = np.sqrt(np.maximum(squared, 0.0))
     return out
 

@@ -185,7 +185,9 @@ def angular(state: Rows, rule: RouterRule, weights: F64, bias: F64 | None, k: in
     so one product serves both. Each window's ``positions`` rows are multiplied by themselves, so that no cut changes a bit.
     """
     z = state["z"].astype(np.float64)
-    linear = (z.reshape(-1, positions if state.n % positions == 0 else 1, z.shape[1]) @ weights.T).reshape(len(z), -1)
+    together = positions if len(z) % positions == 0 else 1
+    windows = z.reshape(len(z) // together, together, z.shape[1])
+    linear = (windows @ weights.T).reshape(len(z), len(weights))
     stretch = np.sqrt(z.shape[1]) / np.linalg.norm(z, axis=1, keepdims=True)
     sets = []
     for logits in (linear, stretch * linear):

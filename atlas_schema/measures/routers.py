@@ -78,7 +78,8 @@ class RouterRule:
 
     def group_scores(self, dispatch: npt.NDArray[np.floating]) -> F64:
         """Return the groups' strengths ``[T, n_groups]``, added in float32 as the models do."""
-        grouped = dispatch.astype(np.float32).reshape(len(dispatch), self.n_groups, -1)
+        size = dispatch.shape[1] // self.n_groups
+        grouped = dispatch.astype(np.float32).reshape(len(dispatch), self.n_groups, size)
         taken = 1 if self.group_mode == "max" else 2
         best = np.sort(grouped, axis=2)[:, :, -taken:].sum(axis=2, dtype=np.float32)
         out: F64 = best.astype(np.float64)
