@@ -5,7 +5,7 @@ DEMO := .venv-demo
 PIP := -m pip --disable-pip-version-check -q
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-fast bench lint types schema setup clean
+.PHONY: demo test test-fast bench coverage lint types schema setup clean
 
 demo: $(DEMO)/installed  ## verify the shipped study's receipts against their evidence
 	@$(DEMO)/bin/python fixtures/scripts/show_study.py $(DEMO)/bin/atlas-verify
@@ -25,6 +25,9 @@ types: $(VENV)/installed
 
 schema: $(VENV)/installed  ## regenerate schema.json and its shipped copy
 	$(VENV)/bin/python -c "from pathlib import Path; from atlas_schema.documents.schema import schema_bytes as b; [Path(p).write_bytes(b()) for p in ('schema.json', 'contracts/atlas_contracts/schema.json')]"
+
+coverage: $(VENV)/installed  ## simulate how often the bounds miss, into docs/coverage.md
+	$(VENV)/bin/python benchmarks/coverage.py --write docs/coverage.md
 
 setup: $(VENV)/installed
 

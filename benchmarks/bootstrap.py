@@ -20,7 +20,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -92,8 +92,9 @@ def scipys(numerator: F64, denominator: F64, method: str, batch: int | None) -> 
         se = np.sqrt(n.shape[axis] / (n.shape[axis] - 1) * (residual * residual).sum(axis=axis)) / total
         return (again - theta) / se
 
+    statistic, bootstrap = ratio if method == "BCa" else deviation, cast(Any, stats.bootstrap)
     begun = time.perf_counter()
-    stats.bootstrap((numerator, denominator), ratio if method == "BCa" else deviation, n_resamples=RESAMPLES, paired=True,
+    bootstrap((numerator, denominator), statistic, n_resamples=RESAMPLES, paired=True,
                     vectorized=True, axis=-1, method=method, batch=batch, confidence_level=0.95,
                     rng=np.random.default_rng(1))  # fmt: skip
     return time.perf_counter() - begun

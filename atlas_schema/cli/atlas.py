@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
@@ -14,6 +14,9 @@ from atlas_schema.cli import log, sign, transcribe, vocab
 from atlas_schema.cli.plan import plan as prereg_plan
 from atlas_schema.cli.prediction import prediction
 from atlas_schema.errors import AtlasError, UsageError
+
+if TYPE_CHECKING:
+    from atlas_schema.documents.preregistration import PlannedArm
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Pre-register, extract, and issue receipts for routed models.")  # fmt: skip
@@ -68,13 +71,33 @@ def prereg_new(
     output: Annotated[Path, typer.Option("--output", "-o")] = Path("preregistration.json"),
 ) -> None:
     """Write a pre-registration and start the run log beside it."""
-    from atlas_schema.documents.preregistration import PlannedArm
     from atlas_schema.study.contracts import load_contract
     from atlas_schema.study.pilot import pilot_of, undecidable
     from atlas_schema.study.preregister import Plan, digest_of, write_preregistration
 
+    rules = load_contract(contract)
+    made = write_preregistration(
+        Plan(
+            study=study, base=base, base_name=base_name or base.resolve().name, windows=windows, task=task,
+            contract=rules, protected_layers=_layers(layers), positions_per_window=positions,
+            first_allowed_position=first_position, overlap_pairs=overlap_pairs, target=target, tolerance=tolerance,
+            damage_tolerance_nats=damage_tolerance, arms=_planned(arm),
+            pilot=pilot_of(pilot, pilot_description) if pilot else None, notes=notes,
+        ),
+        output,
+    )  # fmt: skip
+    typer.echo(f"{output}: {len(made.windows)} windows, {len(made.task.items)} items, {len(made.arms)} arms")
+    for never in undecidable(made, rules):
+        typer.echo(f"warning: {never}", err=True)
+    typer.echo(f"digest {digest_of(made)}\nPublish this digest now; a reviewer can pin it.")
+
+
+def _planned(entries: list[str]) -> tuple[PlannedArm, ...]:
+    """Return the arms that ``NAME=POLICY`` entries name."""
+    from atlas_schema.documents.preregistration import PlannedArm
+
     arms = []
-    for entry in arm:
+    for entry in entries:
         name, separator, policy = entry.partition("=")
         if not separator or not policy:
             raise UsageError(
@@ -84,21 +107,7 @@ def prereg_new(
         if ":" in policy.removesuffix(":preserving"):
             raise UsageError("--arm has an unknown suffix.", found=entry, expected="no colon but in ':preserving'")
         arms.append(PlannedArm(name=name, policy=policy.removesuffix(":preserving"), chart_preserving=keeping))
-    rules = load_contract(contract)
-    made = write_preregistration(
-        Plan(
-            study=study, base=base, base_name=base_name or base.resolve().name, windows=windows, task=task,
-            contract=rules, protected_layers=_layers(layers), positions_per_window=positions,
-            first_allowed_position=first_position, overlap_pairs=overlap_pairs, target=target, tolerance=tolerance,
-            damage_tolerance_nats=damage_tolerance, arms=tuple(arms),
-            pilot=pilot_of(pilot, pilot_description) if pilot else None, notes=notes,
-        ),
-        output,
-    )  # fmt: skip
-    typer.echo(f"{output}: {len(made.windows)} windows, {len(made.task.items)} items, {len(made.arms)} arms")
-    for never in undecidable(made, rules):
-        typer.echo(f"warning: {never}", err=True)
-    typer.echo(f"digest {digest_of(made)}\nPublish this digest now; a reviewer can pin it.")
+    return tuple(arms)
 
 
 def _layers(text: str) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,8 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say how many documents and items a study needs, from a pilot, or that no size suffices (exit code 1)."""
+    # Thousands of small products: threads inside each cost more than they gain. Read when numpy is first loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from atlas_schema.documents.preregistration import Preregistration
     from atlas_schema.evidence.digest import evidence_root
     from atlas_schema.evidence.source import table_roots
@@ -63,7 +66,7 @@ def plan(
         (target, known.task.target), (tolerance, known.task.tolerance), (damage_tolerance, known.damage_tolerance_nats))))  # fmt: skip
     found, domains = read_pilot(source, known, rules, arms, limits)
     aims = Aims(power, jointly, max_clusters, max_items, rules.success.min_items, studies)
-    made = plan_sizes(found, domains, rules.bootstrap, aims)
+    made = plan_sizes(found, domains, rules.bootstrap, aims, lambda line: typer.echo(line, err=True))
     origin = Source(known.study, digest_of(known), evidence_root(table_roots(source)), len(domains), len(known.windows),
                     len(known.task.items), rules.id, contract_digest(rules))  # fmt: skip
     typer.echo((plan_json if as_json else plan_text)(made, origin, aims))

@@ -99,6 +99,8 @@ def _without_bootstrap(n: F64, d: F64, s: Statistic, rule: Bootstrap, arms: int)
         return replace(plain, reason=s.refused)
     if value is None:
         return replace(plain, reason="the denominator is zero")
+    if not np.isfinite(value):
+        return replace(plain, value=None, reason="the sums are no finite numbers")
     if s.identical and nonzero == 0:
         return replace(plain, method="identical", reason="zero, and the tensors that feed it are bitwise equal", lower=0.0,
                        upper=0.0, simultaneous_lower=0.0, simultaneous_upper=0.0, strict_lower=0.0, strict_upper=0.0)  # fmt: skip

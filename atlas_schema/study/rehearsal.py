@@ -19,6 +19,7 @@ from atlas_schema.measures.intervals import Resampler, Statistic, family, score_
 from atlas_schema.study.planner import SEED, Column, Domains, resampler_for
 
 Outcomes = npt.NDArray[np.bool_]
+Floors = list[list[float | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +57,47 @@ class Group:
 
 
 def rehearse(
-    group: Group, domains: Domains, sizes: Mapping[str, int], rule: Bootstrap, studies: int, seed: int = 0
-) -> Outcomes:
+    group: Group, domains: Domains, sizes: Mapping[str, int], rule: Bootstrap, studies: int, *,
+    floors: Floors | None = None, seed: int = 0,
+) -> Outcomes:  # fmt: skip
     """Return ``[studies, c]``: whether each column came out below, or identical, in each study of ``sizes`` clusters per domain.
 
-    Clusters are drawn with replacement within their domain. Equal seeds and sizes draw the same clusters for every group.
+    Clusters are drawn with replacement within their domain. Equal seeds and sizes draw the same clusters for every group, so
+    ``floors`` of the null arms can be shared by arms; without them they are computed from the group's own.
     """
-    planned = tuple(d for d in sorted(sizes) for _ in range(sizes[d]))
-    resamplers = [resampler_for(planned, rule, which, group.apart) for which in (0, 1)]
+    resamplers = _resamplers(sizes, rule, group.apart)
     found = np.zeros((studies, len(group.thresholds)), dtype=np.bool_)
+    known = rehearse_floors(group.nulls, domains, sizes, rule, studies, seed=seed) if floors is None else floors
     for i in range(studies):
-        at = redraw(domains, sizes, np.random.default_rng([seed, i]))
-        floors = _floors([n.at(at) for n in group.nulls], resamplers[0], len(group.thresholds))
-        arm = _refusing(group.arm.at(at), sizes, rule) if group.apart else group.arm.at(at)
+        arm = group.arm.at(redraw(domains, sizes, np.random.default_rng([seed, i])))
+        arm = _refusing(arm, sizes, rule) if group.apart else arm
         both = [family(arm.numerator, arm.denominator, arm.statistics, r, 1) for r in resamplers]
         for c, threshold in enumerate(group.thresholds):
-            decision = agree(*(decide(e[c], threshold, rule, floors[c]) for e in both))
+            floor = known[i][c] if known[i] else -np.inf
+            decision = agree(*(decide(e[c], threshold, rule, floor) for e in both))
             found[i, c] = decision.state in ("below", "identical")
     return found
+
+
+def rehearse_floors(
+    nulls: Sequence[Cells], domains: Domains, sizes: Mapping[str, int], rule: Bootstrap, studies: int, *, seed: int = 0
+) -> Floors:
+    """Return per study the largest upper bound over null arms of each column, None where one has none; empty without null arms."""
+    if not nulls:
+        return [[] for _ in range(studies)]
+    resampler, floors = _resamplers(sizes, rule, False)[0], []
+    for i in range(studies):
+        at = redraw(domains, sizes, np.random.default_rng([seed, i]))
+        drawn = [null.at(at) for null in nulls]
+        found = [[e.upper for e in family(n.numerator, n.denominator, n.statistics, resampler, 1)] for n in drawn]
+        floors.append([max(known) if len(known := [u for u in cell if u is not None]) == len(cell) else None
+                       for cell in zip(*found, strict=True)])  # fmt: skip
+    return floors
+
+
+def _resamplers(sizes: Mapping[str, int], rule: Bootstrap, apart: bool) -> list[Resampler]:
+    planned = tuple(d for d in sorted(sizes) for _ in range(sizes[d]))
+    return [resampler_for(planned, rule, which, apart) for which in (0, 1)]
 
 
 def rehearse_scores(
@@ -93,15 +117,6 @@ def redraw(domains: Domains, sizes: Mapping[str, int], rng: np.random.Generator)
     """Return positions of pilot clusters drawn anew, so many of each domain, in order of domain."""
     labels = np.array(domains)
     return np.concatenate([rng.choice(np.flatnonzero(labels == d), sizes[d]) for d in sorted(sizes)])
-
-
-def _floors(nulls: Sequence[Cells], resampler: Resampler, cells: int) -> list[float | None]:
-    """Return the largest upper bound over null arms per column; None where one has none; minus infinity without null arms."""
-    floors: list[float | None] = [-np.inf] * cells
-    for null in nulls:
-        found = family(null.numerator, null.denominator, null.statistics, resampler, 1)
-        floors = [None if f is None or e.upper is None else max(f, e.upper) for f, e in zip(floors, found, strict=True)]
-    return floors
 
 
 def _refusing(cells: Cells, sizes: Mapping[str, int], rule: Bootstrap) -> Cells:

@@ -6,7 +6,7 @@ Pure. A decision that no size can bring about is named with its reason; the othe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from atlas_schema.documents.contract import Bootstrap
 from atlas_schema.measures.geometry import F64
 from atlas_schema.measures.intervals import Statistic
 from atlas_schema.study.planner import Column, Domains, Need, need
-from atlas_schema.study.rehearsal import Group, Outcomes, rehearse, rehearse_scores
+from atlas_schema.study.rehearsal import Group, Outcomes, rehearse, rehearse_floors, rehearse_scores
 
 GROWTH = 1.15
 ROUNDS = 12
@@ -78,14 +78,20 @@ class SizePlan:
         return self.kept and all(line.need.size is not None for line in self.lines)
 
 
-def plan_sizes(arms: Sequence[PilotArm], domains: Domains, rule: Bootstrap, aims: Aims) -> SizePlan:
-    """Return the smallest sizes found at which every decision that can be brought about keeps ``aims.power``."""
+def plan_sizes(
+    arms: Sequence[PilotArm], domains: Domains, rule: Bootstrap, aims: Aims, say: Callable[[str], None] = lambda _: None
+) -> SizePlan:
+    """Return the smallest sizes found at which every decision that can be brought about keeps ``aims.power``.
+
+    All arms have the same null arms. ``say`` is told what is rehearsed, which takes a while.
+    """
     lines = [line for arm in arms for line in _formula(arm, domains, rule, aims)]
     clusters = _shared(lines, domains, rule)
     items = max([aims.least_items, *(n.need.size for n in lines if n.kind == "success" and n.need.size)])
     rounds = 0
     while True:
         rounds += 1
+        say(f"rehearsing {aims.studies} studies of {sum(clusters.values())} documents and {items} items ...")
         lines, joint = _rehearsed(lines, arms, domains, (clusters, items), rule, aims.studies)
         short = _short(lines, joint, aims)
         grown = {n.name if n.kind == "damage" else n.kind for n in short}
@@ -166,8 +172,10 @@ def _rehearsed(
     """Return the lines with the share of rehearsed studies that decided them, and per arm the share that decided all."""
     clusters, items = sizes
     outcomes: dict[str, Outcomes] = {}
+    # Null arms are the same for every arm, and so are the clusters that each study draws.
+    floors = rehearse_floors(arms[0].drift.nulls, domains, clusters, rule, studies)
     for arm in arms:
-        drift = rehearse(arm.drift, domains, clusters, rule, studies)
+        drift = rehearse(arm.drift, domains, clusters, rule, studies, floors=floors)
         damage = rehearse(arm.damage, domains, clusters, rule, studies)
         success = rehearse_scores(arm.scores, arm.needed, items, rule, studies)
         outcomes[arm.name] = np.concatenate([drift, damage, success[:, None]], axis=1)

@@ -19,7 +19,10 @@ import pytest
 import typer
 import typer.main
 from docs.definitions import ids_in
+from naive import bootstrap as naive
 from pydantic import BaseModel
+from simulator import PRESERVED, StudySimulator, small
+from typer.testing import CliRunner
 from verify.forging import honest
 
 from atlas_schema.canonical import digest_document, raw_digest
@@ -30,7 +33,15 @@ from atlas_schema.evidence.digest import leaf_hashes
 from atlas_schema.evidence.tables import TABLES, Dims
 from atlas_schema.limits import LIMITS
 from atlas_schema.measures import definitions
-from atlas_schema.measures.bootstrap import Strata, first_seed, resample_counts, second_seed
+from atlas_schema.measures.bootstrap import (
+    Draws,
+    Strata,
+    bounds,
+    first_seed,
+    resample_counts,
+    second_seed,
+    studentised,
+)
 from atlas_schema.measures.tensors import tensor_digest
 from atlas_schema.study.describe import OBJECTS
 from atlas_schema.study.probe import item_digest, positions_for, token_digest
@@ -183,6 +194,32 @@ def test_the_bootstrap_vector_is_reproduced() -> None:
     assert [value for value in (first.hex(), second_seed(first).hex(), *drawn) if value not in stated] == []
 
 
+def test_the_full_bootstrap_vector_follows_from_the_text_alone() -> None:
+    """Computed by the naive implementation, which forms every resample, and by the shipped one."""
+    described = section("docs/measures.md", "### Studentised bounds").split("**Test vector.**")[1]
+    inputs, outputs = (rows(part) for part in described.split("gives, before"))
+    given = {
+        cell: naive.CellInput([(r[1], r[0], float(r[2 * cell]), float(r[2 * cell + 1])) for r in inputs])
+        for cell in (1, 2)
+    }
+    n, d = (np.array([[float(r[at + 2 * c]) for c in (0, 1)] for r in inputs]) for at in (2, 3))
+    strata = Strata(tuple(np.flatnonzero([r[1] == name for r in inputs]) for name in ("code", "legal")))
+    digests = bytes(32), bytes([0x11]) * 32
+    found, shipped = [], []
+    for name, seed in zip(("first", "second"), naive.bootstrap_seeds(*digests), strict=True):
+        for cell, i in naive.simultaneous_intervals(given, seed, 200, 0.05, merge_below=5).items():
+            error = max(i.mc_lower, i.mc_upper, i.mc_simultaneous_lower)
+            values = (i.theta, i.se, i.lower, i.upper, i.simultaneous_lower, i.simultaneous_upper, error)
+            found.append([name, str(cell), *(f"{v:.9g}" for v in values if v is not None)])
+        b = bounds(studentised(n, d, Draws(seed, strata, 200)), [0.05], 20)[0]
+        errors = np.max([b.error_lower, b.error_upper, b.error_simultaneous], axis=0)
+        for c in (0, 1):
+            columns = (b.theta, b.se, b.lower, b.upper, b.simultaneous_lower, b.simultaneous_upper, errors)
+            shipped.append([name, str(c + 1), *(f"{v[c]:.9g}" for v in columns)])
+    assert found == outputs
+    assert shipped == outputs
+
+
 # --- measures.md, rules.md, verification.md -------------------------------------------------------------------------
 
 
@@ -291,7 +328,12 @@ def test_every_option_of_atlas_verify_is_described() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "heading"), [("atlas prereg new", "### 1. Pre-register"), ("atlas extract", "### 2. Extract")]
+    ("words", "heading"),
+    [
+        ("atlas prereg plan", "### 0. Plan the size"),
+        ("atlas prereg new", "### 1. Pre-register"),
+        ("atlas extract", "### 2. Extract"),
+    ],
 )
 def test_every_option_of_a_step_is_described(words: str, heading: str) -> None:
     described = section("docs/technician.md", heading)
@@ -311,6 +353,19 @@ def shown(page: Path) -> Iterator[list[str]]:
             line = line.removeprefix("$ ")
             if re.match(r"(?:\S*/)?atlas(?:-verify)? ", line):
                 yield shlex.split(line, comments=True)
+
+
+def test_the_shown_plan_is_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pilot is simulated. Digests are not compared: they depend on the last bits of the simulation."""
+    settings = small(seed=3, clusters=(("code", 30), ("legal", 30)), arms=(PRESERVED,), protected=(1,), items=80)
+    StudySimulator.make(settings).write(tmp_path / "pilot")
+    block = re.findall(r"^```console\n(.*?)^```", section("docs/technician.md", "### 0. Plan the size"), re.M | re.S)[0]
+    command, _, shown_text = block.partition("\n")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(atlas.app, shlex.split(command)[2:])
+    digests = re.compile(r"sha256:[0-9a-f]{64}")
+    assert result.exit_code == 0, result.output
+    assert digests.sub("sha256:...", result.stdout) == digests.sub("sha256:...", shown_text)
 
 
 def split(words: list[str]) -> tuple[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -472,3 +473,39 @@ def test_a_decision_holds_under_both_seeds_or_not_at_all(first: str, second: str
     assert not found.strict_below
     assert agree(one, one) == one
     assert agree(one, other).state == agree(other, one).state
+
+
+def test_strict_bounds_keep_the_monte_carlo_error_of_their_own_level() -> None:
+    sure = interval(0.05, 0.01)
+    assert decide(sure, 0.1, rule(), 0.0).strict_below
+    for error in (0.02, None):
+        decided = decide(replace(sure, strict_error=error), 0.1, rule(), 0.0)
+        assert (decided.state, decided.strict_below) == ("below", False)
+    numerator, denominator = draw_cells(60, 1, 8)
+    resampler = Resampler(SEED, strata(30, 30), rule(resamples=4000))
+    found = family(numerator, denominator, [UNBOUNDED], resampler, 5)[0]
+    assert found.strict_error is not None
+    assert found.error is not None
+    # The tail at a fifth of alpha is thinner, and its order statistic less certain.
+    assert found.strict_error > found.error
+
+
+def test_too_few_resamples_for_batches_decide_nothing_and_break_nothing() -> None:
+    numerator, denominator = draw_cells(60, 2, 8)
+    for resamples in (1, 7, 19):
+        resampler = Resampler(SEED, strata(30, 30), rule(resamples=resamples))
+        for found in family(numerator, denominator, [UNBOUNDED] * 2, resampler, 2):
+            assert (found.method, found.error, found.strict_error) == ("bootstrap", None, None)
+            assert decide(found, 10.0, rule(), 0.0).state == "undetermined"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [1e200, 1e-200, np.inf, np.nan])
+def test_extreme_sums_give_no_finite_bound_rather_than_a_wrong_one(value: float) -> None:
+    numerator, denominator = draw_cells(60, 1, 8)
+    numerator[3] = value
+    found = family(numerator, denominator, [UNBOUNDED], Resampler(SEED, strata(30, 30), rule()), 2)[0]
+    if value == 1e-200:
+        assert found.upper is not None
+    else:
+        assert found.upper is None or not found.upper < float(numerator.sum() / denominator.sum())
