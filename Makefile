@@ -5,13 +5,16 @@ DEMO := .venv-demo
 PIP := -m pip --disable-pip-version-check -q
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-fast lint types schema setup clean
+.PHONY: demo test test-fast bench lint types schema setup clean
 
 demo: $(DEMO)/installed  ## verify the shipped study's receipts against their evidence
 	@$(DEMO)/bin/python fixtures/scripts/show_study.py $(DEMO)/bin/atlas-verify
 
 test: $(VENV)/installed lint types  ## lint, strict types, every test
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+bench: $(VENV)/installed  ## measure verification on 500 MiB of generated evidence
+	$(VENV)/bin/python -m benchmarks.run
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -15,11 +15,10 @@ Tests change one thing at a time: the ``with_...`` methods return a modified cop
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -36,7 +35,7 @@ from atlas_schema.documents.run_log import Artefact, RunLog, Step
 from atlas_schema.evidence.bundle import export_bundle
 from atlas_schema.evidence.columns import Rows, from_arrow
 from atlas_schema.evidence.digest import evidence_root
-from atlas_schema.evidence.source import Partition, table_roots
+from atlas_schema.evidence.source import Partition, table_roots, whole
 from atlas_schema.evidence.store import EvidenceStore
 from atlas_schema.evidence.tables import ARROW, STUDY_TABLES, TABLES, ColumnSpec, Dims
 from atlas_schema.files import document_text, read_document
@@ -70,7 +69,11 @@ THRESHOLDS: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class SimulatedArm:
-    """An arm: relative size of the random change of the routed blocks' and other weights, and what it achieves."""
+    """An arm: relative size of the random change of the routed blocks' and other weights, and what it achieves.
+
+    ``collapse`` replaces its routers by ones that know a few experts only and are that sure of them: margins rise while
+    occupancy degenerates.
+    """
 
     name: str
     policy: str
@@ -79,6 +82,7 @@ class SimulatedArm:
     upstream: float = 0.0
     head_scale: float = 1.0
     success: float = 0.95
+    collapse: float = 0.0
 
 
 PRESERVED = SimulatedArm("preserved", "lora+penalty", True, 0.002, upstream=0.002)
@@ -86,6 +90,7 @@ REWRITTEN = SimulatedArm("rewritten", "full", False, 1.0, upstream=1.0)
 IDENTICAL = SimulatedArm("identical", "frozen", True, 0.0)
 DAMAGED = SimulatedArm("damaged", "lora", True, 0.002, upstream=0.002, head_scale=3.0)
 UNMATCHED = SimulatedArm("unmatched", "lora+penalty", True, 0.002, upstream=0.002, success=0.3)
+COLLAPSED = SimulatedArm("collapsed", "full", False, 0.002, upstream=0.002, collapse=4.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,24 @@ class Settings:
     thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: THRESHOLDS)
     bootstrap: Mapping[str, Any] = field(default_factory=dict)
     noise: float = 1e-6
+    evaluation: int = 1
+    overlap_pairs: int = 6
+    adapter: str = "olmoe"
+    gain_convention: str = "w"
+    score_space: str = "logit"
+    weight_rule: str = "softmax_topk_renormalised"
+    weight_scale: float = 1.0
+    selection_bias: float = 0.0
+    router_bias: float = 0.0
+    group_mode: str = "none"
+    n_groups: int = 1
+    kept_groups: int = 1
+    shared: bool = False
+
+    @property
+    def admitted(self) -> int:
+        """Experts that the group limit leaves per token."""
+        return self.experts if self.group_mode == "none" else self.experts // self.n_groups * self.kept_groups
 
 
 def small(**changes: Any) -> Settings:
@@ -121,6 +144,15 @@ def small(**changes: Any) -> Settings:
         "bootstrap": {"resamples": 400, "min_clusters": 20},
     }  # fmt: skip
     return Settings(**{**defaults, **changes})
+
+
+def grouped(**changes: Any) -> Settings:
+    """Return settings of a small world whose router adds a selection bias and keeps the best groups, as DeepSeek-V3's does."""
+    return small(**{
+        "experts": 8, "adapter": "deepseek_v3", "score_space": "sigmoid+bias", "selection_bias": 0.05,
+        "weight_rule": "sigmoid_topk_renormalised", "weight_scale": 2.5, "group_mode": "top2_sum", "n_groups": 4,
+        "kept_groups": 2, "shared": True, **changes,
+    })  # fmt: skip
 
 
 # --- arithmetic ---------------------------------------------------------------------------------------------------
@@ -150,10 +182,84 @@ def softmax32(logits: F32) -> F32:
     return out
 
 
-def combine_weights(logits: F32, members: Ints) -> F32:
-    """Return the members' softmax weights, renormalised over the members, float32 ``[T, k]``."""
-    chosen = np.take_along_axis(softmax32(logits), members, axis=1)
-    out: F32 = (chosen / chosen.sum(axis=1, keepdims=True)).astype(np.float32)
+def sigmoid32(logits: F32) -> F32:
+    out: F32 = (1.0 / (1.0 + np.exp(-logits.astype(np.float32)))).astype(np.float32)
+    return out
+
+
+def gates(s: Settings, logits: F32) -> F32:
+    """Return the gate's values before selection, float32 ``[T, E]``."""
+    return softmax32(logits) if s.weight_rule.startswith("softmax") else sigmoid32(logits)
+
+
+def selection_scores(s: Settings, weights: Weights, i: int, logits: F32) -> F32:
+    """Return what top-k sees, before a group limit: the logits, or gates plus the selection bias."""
+    if s.score_space == "logit":
+        return logits
+    bias = weights.get(f"layers.{i}.selection_bias", np.float32(0.0))
+    out: F32 = (gates(s, logits) + bias).astype(np.float32)
+    return out
+
+
+def group_strengths(s: Settings, scores: F32) -> F32:
+    """Return the strength of every group ``[T, n_groups]``: its best score, or the float32 sum of its two best."""
+    parts = np.sort(scores.reshape(len(scores), s.n_groups, -1), axis=2)
+    best: F32 = parts[:, :, -1]
+    return best if s.group_mode == "max" else (parts[:, :, -1] + parts[:, :, -2]).astype(np.float32)
+
+
+def admitted_experts(s: Settings, scores: F32) -> npt.NDArray[np.bool_]:
+    """Return which experts a group limit leaves ``[T, E]``; equal strengths keep the lower group."""
+    if s.group_mode == "none":
+        return np.ones(scores.shape, dtype=np.bool_)
+    kept = np.zeros((len(scores), s.n_groups), dtype=np.bool_)
+    for t, order in enumerate(order_of(group_strengths(s, scores))):
+        kept[t, order[: s.kept_groups]] = True
+    return np.repeat(kept, s.experts // s.n_groups, axis=1)
+
+
+def group_margins(s: Settings, scores: F32) -> F32:
+    """Return the weakest kept group's strength less the strongest dropped one's, float32 ``[T]``."""
+    ordered = -np.sort(-group_strengths(s, scores), axis=1)
+    out: F32 = (ordered[:, s.kept_groups - 1] - ordered[:, s.kept_groups]).astype(np.float32)
+    return out
+
+
+def selection_order(s: Settings, scores: F32) -> Ints:
+    """Return expert ids by descending score, those that a group limit drops last."""
+    return order_of(np.where(admitted_experts(s, scores), scores, np.float32(-np.inf)))
+
+
+def combine_weights(s: Settings, logits: F32, members: Ints) -> F32:
+    """Return the members' combine weights under the weight rule, float32 ``[T, k]``."""
+    chosen = np.take_along_axis(gates(s, logits), members, axis=1)
+    if s.weight_rule.endswith("_renormalised"):
+        chosen = chosen / chosen.sum(axis=1, keepdims=True)
+    out: F32 = (chosen * np.float32(s.weight_scale)).astype(np.float32)
+    return out
+
+
+def factor(s: Settings, weights: Weights, i: int) -> F32:
+    """Return the factor on the normalised state that the family's gain convention declares, float32 ``[d]``."""
+    gain = weights[f"layers.{i}.norm"]
+    if s.gain_convention == "none":
+        return np.ones_like(gain)
+    return gain if s.gain_convention == "w" else (np.float32(1.0) + gain).astype(np.float32)
+
+
+def router_logits(weights: Weights, i: int, g: F32) -> F32:
+    """Return float32 logits ``[T, E]``, the router's own bias included."""
+    out: F32 = (g @ weights[f"layers.{i}.router"].T).astype(np.float32)
+    bias = weights.get(f"layers.{i}.router_bias")
+    return out if bias is None else (out + bias).astype(np.float32)
+
+
+def shared_output(weights: Weights, i: int, g: F32) -> F32:
+    """Return what the block adds beside its routed experts ``[T, d]``; zeros where there is no shared expert."""
+    if f"layers.{i}.shared_in" not in weights:
+        return np.zeros_like(g)
+    hidden = g @ weights[f"layers.{i}.shared_in"].T
+    out: F32 = ((hidden / (1.0 + np.exp(-hidden))) @ weights[f"layers.{i}.shared_out"].T).astype(np.float32)
     return out
 
 
@@ -186,42 +292,78 @@ def base_weights(s: Settings) -> Weights:
     for i in range(MODEL_LAYERS):
         weights[f"layers.{i}.attention"] = normal(s.d, s.d, scale=0.3)
         weights[f"layers.{i}.input_norm"] = (1.0 + normal(s.d, scale=0.1)).astype(np.float32)
-        weights[f"layers.{i}.norm"] = (1.0 + normal(s.d, scale=0.1)).astype(np.float32)
+        gain = normal(s.d, scale=0.1)
+        weights[f"layers.{i}.norm"] = {"w": (1.0 + gain).astype(np.float32), "1+w": gain}.get(
+            s.gain_convention, np.ones_like(gain)
+        )
         weights[f"layers.{i}.router"] = normal(s.experts, s.d, scale=0.6)
         weights[f"layers.{i}.gate_up"] = normal(s.experts, 2 * s.inner, s.d, scale=0.4)
         weights[f"layers.{i}.down"] = normal(s.experts, s.d, s.inner, scale=0.5)
+        if s.router_bias:
+            weights[f"layers.{i}.router_bias"] = normal(s.experts, scale=s.router_bias)
+        if s.selection_bias:
+            weights[f"layers.{i}.selection_bias"] = normal(s.experts, scale=s.selection_bias)
+        if s.shared:
+            weights[f"layers.{i}.shared_in"] = normal(s.inner, s.d, scale=0.4)
+            weights[f"layers.{i}.shared_out"] = normal(s.d, s.inner, scale=0.4)
     return weights
 
 
 def arm_weights(s: Settings, arm: SimulatedArm, base: Weights) -> Weights:
     """Return the base's parameters moved by noise relative to each tensor's spread."""
     rng = np.random.default_rng([s.seed, 2, *arm.name.encode()])
-    routed = tuple(f"layers.{i}.{part}" for i in range(MODEL_LAYERS) for part in ("norm", "router", "gate_up", "down"))
     moved = {}
     for name in sorted(base):
-        size = arm.size if name in routed else arm.upstream
+        size = arm.size if name.rpartition(".")[2] in ROUTED else arm.upstream
+        if name.endswith(".norm") and s.gain_convention == "none":
+            size = 0.0
         noise = (rng.standard_normal(base[name].shape) * size * float(base[name].std())).astype(np.float32)
         moved[name] = base[name] + noise if size else base[name].copy()
+        if arm.collapse and name.endswith(".router"):
+            moved[name] = _collapsed(base[name], arm.collapse)
     moved["head"] = (moved["head"] * np.float32(arm.head_scale)).astype(np.float32)
     return moved
 
 
+ROUTED = ("norm", "router", "router_bias", "selection_bias", "gate_up", "down", "shared_in", "shared_out")
+"""The parameters of a routed block; the others of a layer stand before it."""
+
+
+def _collapsed(router: F32, size: float) -> F32:
+    """Return a router of one direction: experts 0 and 1 on its one side, 2 and 3 on the other, nothing for the others."""
+    out = np.zeros_like(router)
+    for e, side in enumerate((1.0, 1.01, -1.0, -1.01)):
+        out[e] = router[0] * np.float32(side * size)
+    return out
+
+
+def tensor_digest_of(*tensors: F32) -> str:
+    return digest_bytes(b"".join(tensor_encoding(t) for t in tensors))
+
+
+def parameters_digest(weights: Weights, names: Sequence[str]) -> str:
+    """Return the digest over names and digests of parameters, in order of name."""
+    parts = [n.encode() + b"\0" + bytes.fromhex(tensor_digest_of(weights[n])[7:]) for n in sorted(names)]
+    return digest_bytes(b"".join(parts))
+
+
 def layer_digests(weights: Weights, layer: int) -> dict[str, str]:
     """Return the digests of the tensors behind one routed layer."""
-    below = tuple(f"layers.{i}." for i in range(layer))
-    own = (f"layers.{layer}.attention", f"layers.{layer}.input_norm")
-    upstream = hashlib.sha256()
-    for name in sorted(weights):
-        if name == "embed" or name.startswith(below) or name in own:
-            upstream.update(name.encode() + b"\0" + tensor_encoding(weights[name]))
+    here, below = f"layers.{layer}.", tuple(f"layers.{i}." for i in range(layer))
+    own = [here + "attention", here + "input_norm"]
+    lower = [name for name in weights if name == "embed" or name.startswith(below)]
     digests = {
-        "norm.gain": digest_bytes(tensor_encoding(weights[f"layers.{layer}.norm"])),
-        "router.weight": digest_bytes(tensor_encoding(weights[f"layers.{layer}.router"])),
-        "upstream": "sha256:" + upstream.hexdigest(),
-    }
-    gate_up, down = weights[f"layers.{layer}.gate_up"], weights[f"layers.{layer}.down"]
+        "norm.gain": tensor_digest_of(weights[here + "norm"]), "router.weight": tensor_digest_of(weights[here + "router"]),
+        "local": parameters_digest(weights, own), "upstream": parameters_digest(weights, [*lower, *own]),
+    }  # fmt: skip
+    for name, parameter in (("router.bias", "router_bias"), ("selection.bias", "selection_bias")):
+        if here + parameter in weights:
+            digests[name] = tensor_digest_of(weights[here + parameter])
+    if here + "shared_in" in weights:
+        digests["shared"] = parameters_digest(weights, [here + "shared_in", here + "shared_out"])
+    gate_up, down = weights[here + "gate_up"], weights[here + "down"]
     for e in range(len(gate_up)):
-        digests[f"experts.{e}"] = digest_bytes(tensor_encoding(gate_up[e]) + tensor_encoding(down[e]))
+        digests[f"experts.{e}"] = tensor_digest_of(gate_up[e], down[e])
     return digests
 
 
@@ -241,7 +383,7 @@ class Numerics:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """Native execution of one routed layer on all ``T`` tokens of all windows."""
+    """Native execution of one routed layer on all ``T`` tokens of all windows; ``entering`` is the decoder layer's padded input."""
 
     z: F32
     r: F32
@@ -252,6 +394,7 @@ class Executed:
     order: Ints
     weights: F32
     reconstruction_error: float
+    entering: F32
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +405,7 @@ class Probe:
     clusters: tuple[str, ...]
     domains: tuple[str, ...]
     texts: tuple[str, ...]
+    splits: tuple[str, ...]
     tokens: tuple[tuple[int, ...], ...]
     positions: tuple[tuple[int, ...], ...]
 
@@ -299,7 +443,13 @@ def make_probe(s: Settings) -> Probe:
     positions = [tuple(positions_for(token_digest(t), len(t), s.positions, s.first_allowed)) for *_, t in entries]
     ids, clusters, domains, tokens_of = zip(*entries, strict=True)
     texts = tuple(" ".join(f"t{t}" for t in tokens) for tokens in tokens_of)
-    return Probe(ids, clusters, domains, texts, tokens_of, tuple(positions))
+    splits = tuple("evaluation" if domains[:at].count(d) < s.evaluation else "probe" for at, d in enumerate(domains))
+    return Probe(ids, clusters, domains, texts, splits, tokens_of, tuple(positions))
+
+
+def predicted_bytes(text: str) -> int:
+    """Return the bytes of a text from its second token on."""
+    return len(text.encode()) - len(text.split(" ")[0]) - 1
 
 
 def _seeded(*words: int | str) -> np.random.Generator:
@@ -315,39 +465,49 @@ def execute(s: Settings, probe: Probe, weights: Weights, how: Numerics) -> tuple
     x = weights["embed"][tokens]
     layers = {}
     for i in range(MODEL_LAYERS):
-        h = normalise(x)[0] * weights[f"layers.{i}.input_norm"]
-        mean = (np.cumsum(h, axis=1) / np.arange(1, longest + 1)[None, :, None]).astype(np.float32)
-        x = x + mean @ weights[f"layers.{i}.attention"].T
+        entering = x.copy()
+        x = attended(weights, i, x)
         if how.noise:
             rng = _seeded(s.seed, 4, how.run_id, i)
             x = (x * (1.0 + how.noise * rng.standard_normal(x.shape))).astype(np.float32)
         x = bfloat16(x) if how.half else x.astype(np.float32)
-        layers[i], y = _execute_block(s, weights, i, x[valid], how)
+        layers[i], y = _execute_block(s, weights, i, x[valid], entering, how)
         x[valid] = x[valid] + y
     logits = (normalise(x)[0] @ weights["head"].T).astype(np.float32)
     return layers, logits[valid]
 
 
-def _execute_block(s: Settings, weights: Weights, i: int, x: F32, how: Numerics) -> tuple[Executed, F32]:
+def attended(weights: Weights, i: int, x: F32) -> F32:
+    """Return a decoder layer's input ``[W, L, d]`` after its own norm and attention: a running mean of what came before."""
+    h = normalise(x)[0] * weights[f"layers.{i}.input_norm"]
+    mean = (np.cumsum(h, axis=1) / np.arange(1, x.shape[1] + 1)[None, :, None]).astype(np.float32)
+    out: F32 = (x + mean @ weights[f"layers.{i}.attention"].T).astype(np.float32)
+    return out
+
+
+def _execute_block(s: Settings, weights: Weights, i: int, x: F32, entering: F32, how: Numerics) -> tuple[Executed, F32]:
     cast = bfloat16 if how.half else (lambda values: values)
     z, r = normalise(x)
-    rule = cast(cast(weights[f"layers.{i}.norm"]) * cast(z)).astype(np.float32)
+    rule = cast(cast(factor(s, weights, i)) * cast(z)).astype(np.float32)
     g = rule.copy()
     if how.odd_gate:
         # Another kernel may round the last bit otherwise; such gate coordinates are stored, not derived.
         odd = _seeded(s.seed, 5, how.run_id, i).random(len(g)) < 0.3
         g[odd, 0] = np.nextafter(g[odd, 0], np.float32(np.inf))
-    stored = weights[f"layers.{i}.router"]
-    dispatch = cast((g @ cast(stored).T).astype(np.float32))
-    order = order_of(dispatch)
+    executed = {name: cast(w) if name.endswith(".router") else w for name, w in weights.items() if f".{i}." in name}
+    scores = cast(router_logits(executed, i, g))
+    dispatch = selection_scores(s, weights, i, scores)
+    order = selection_order(s, dispatch)
     members = order[:, : s.top_k]
-    combine = cast(combine_weights(dispatch, members))
+    combine = cast(combine_weights(s, scores, members))
     u = np.take_along_axis(updates(weights, i, g), members[:, :, None], axis=1)
-    y = np.einsum("tk,tkd->td", combine, u, dtype=np.float32).astype(np.float32)
-    exact = np.einsum("tk,tkd->td", combine.astype(np.float64), u.astype(np.float64))
+    rest = shared_output(weights, i, g)
+    y = (np.einsum("tk,tkd->td", combine, u, dtype=np.float32) + rest).astype(np.float32)
+    exact = np.einsum("tk,tkd->td", combine.astype(np.float64), u.astype(np.float64)) + rest
     error = float((np.linalg.norm(y - exact, axis=1) / np.linalg.norm(exact, axis=1)).max())
     derived = (g == rule).all(axis=1)
-    return Executed(z, r, g, derived, dispatch, (g @ stored.T).astype(np.float32), order, combine, error), y
+    logits = router_logits(weights, i, g)
+    return Executed(z, r, g, derived, dispatch, logits, order, combine, error, entering), y
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------
@@ -444,6 +604,9 @@ class _World:
                 made["state"].append(self._state(run, i))
                 if run.run_id != "base":
                     made["update"].append(self._update(run, i))
+                    made["update_vector"].append(self._vectors(run, i))
+                if not run.run_id.startswith("null:"):
+                    made["overlap"].append(self._overlap(run, i))
         empty = {name: TABLES[name].arrow_schema(self.dims).empty_table() for name in STUDY_TABLES}
         return {name: pa.concat_tables([empty[name], *parts]).combine_chunks() for name, parts in made.items()}
 
@@ -456,36 +619,43 @@ class _World:
             "arm": run.arm.name if run.arm else None, "policy": run.arm.policy if run.arm else None,
             "model": f"{run.arm.name if run.arm else 'tiny'} (TinyMoe, {parameters} parameters)",
             "weights_digest": model_digest(run.weights), "config_digest": digest_bytes(b"config"),
-            "tokenizer_digest": digest_bytes(b"tokenizer"), "adapter": "olmoe",
+            "tokenizer_digest": digest_bytes(b"tokenizer"), "adapter": self.s.adapter,
             "fingerprint": canonical_json(run.fingerprint).decode(), "param_distance": (moved / total) ** 0.5,
         })  # fmt: skip
 
     def _layer(self, run: _Run, i: int) -> pa.Table:
-        gate_up = run.weights[f"layers.{i}.gate_up"]
+        s, gate_up = self.s, run.weights[f"layers.{i}.gate_up"]
+
+        def row(name: str) -> F32 | None:
+            found = run.weights.get(f"layers.{i}.{name}")
+            return None if found is None else found.reshape(1, -1)
+
         return table("layer", self.dims, 1, {
-            "run_id": run.run_id, "layer": i, "d": self.s.d, "n_experts": self.s.experts, "top_k": self.s.top_k,
-            "eps": EPS, "norm_kind": "rms", "gain": run.weights[f"layers.{i}.norm"][None],
-            "router_weight": run.weights[f"layers.{i}.router"].reshape(1, -1), "router_bias": None,
-            "score_space": "logit", "weight_rule": "softmax_topk_renormalised",
-            "executed_dtype": run.fingerprint["dtype"], "residual_path": "experts", "w1_kind": "gate_up_stacked",
-            "w1_rank_min": min(int(np.linalg.matrix_rank(w)) for w in gate_up),
+            "run_id": run.run_id, "layer": i, "d": s.d, "n_experts": s.experts, "top_k": s.top_k,
+            "eps": EPS, "norm_kind": "rms", "gain": row("norm"), "gain_convention": s.gain_convention,
+            "router_weight": row("router"), "router_bias": row("router_bias"), "selection_bias": row("selection_bias"),
+            "score_space": s.score_space, "weight_rule": s.weight_rule, "weight_scale": s.weight_scale,
+            "group_mode": s.group_mode, "n_groups": s.n_groups, "kept_groups": s.kept_groups,
+            "executed_dtype": run.fingerprint["dtype"], "residual_path": "experts+shared" if s.shared else "experts",
+            "w1_kind": "gate_up_stacked", "w1_rank_min": min(int(np.linalg.matrix_rank(w.astype(np.float64))) for w in gate_up),
             "tensor_digests": canonical_json(layer_digests(run.weights, i)).decode(),
             "reconstruction_error": run.layers[i].reconstruction_error,
-            "identity_permutation": np.arange(self.s.experts)[None],
+            "identity_permutation": np.arange(s.experts)[None],
         })  # fmt: skip
 
     def _windows(self) -> pa.Table:
         p = self.probe
         return table("window", self.dims, len(p.ids), {
-            "window_id": p.ids, "cluster_id": p.clusters, "domain": p.domains, "split": "probe",
-            "n_bytes": np.array([len(t.encode()) for t in p.texts]), "tokens": p.tokens,
+            "window_id": p.ids, "cluster_id": p.clusters, "domain": p.domains, "split": p.splits,
+            "n_bytes": np.array([len(t.encode()) for t in p.texts]),
+            "predicted_bytes": np.array([predicted_bytes(t) for t in p.texts]), "tokens": p.tokens,
             "positions": np.array(p.positions),
         })  # fmt: skip
 
     def _pairs(self, order: Ints) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
         k = self.s.top_k
-        has = np.full(len(order), k < self.s.experts)
-        return order[:, k - 1], order[:, k] if k < self.s.experts else np.zeros(len(order), dtype=np.int64), has
+        has = np.full(len(order), k < self.s.admitted)
+        return order[:, k - 1], order[:, k] if k < self.s.admitted else np.zeros(len(order), dtype=np.int64), has
 
     def _routing(self, run: _Run, i: int) -> pa.Table:
         done = run.layers[i]
@@ -497,46 +667,84 @@ class _World:
         return table("routing", self.dims, len(ids), {
             "run_id": run.run_id, "layer": i, "window_id": ids, "position": positions,
             "experts": done.order[:, : self.s.top_k], "competitor_in": Masked(entering, has),
-            "competitor_out": leaving, "margin": Masked(margin, has), "group_margin": None, "flags": flags,
+            "competitor_out": leaving, "margin": Masked(margin, has),
+            "group_margin": None if self.s.group_mode == "none" else group_margins(self.s, done.dispatch), "flags": flags,
         })  # fmt: skip
 
     def _state(self, run: _Run, i: int) -> pa.Table:
-        done = run.layers[i]
+        s, done = self.s, run.layers[i]
         ids, positions, rows = self.probe.sampled
         leaving, entering, has = self._pairs(done.order[rows])
         at = np.arange(len(rows))
         logits = done.logits[rows]
+        has = has & (s.score_space == "logit") & (s.group_mode == "none")
         return table("state", self.dims, len(rows), {
             "run_id": run.run_id, "layer": i, "window_id": ids, "position": positions, "z": done.z[rows],
             "r": done.r[rows], "g": Masked(done.g[rows], ~done.derived[rows]), "dispatch": done.dispatch[rows],
-            "admissible": None, "weights": done.weights[rows],
+            "admissible": None if s.group_mode == "none" else admitted_experts(s, done.dispatch[rows]),
+            "weights": done.weights[rows],
             "margin_logit": Masked(logits[at, leaving] - logits[at, entering], has),
         })  # fmt: skip
 
-    def _update(self, run: _Run, i: int) -> pa.Table:
-        ids, positions, rows = self.probe.sampled
-        # Runs of the same weights have the same same-state evaluation.
+    def _evaluated(self, run: _Run, i: int) -> dict[str, Value]:
+        """Return the same-state columns; runs of the same weights have the same."""
         key = (id(run.weights), i)
         if key not in self._same_state:
-            z0 = self.base.layers[i].z[rows]
-            self._same_state[key] = same_state_columns(self.s.top_k, self.base.weights, run.weights, i, z0)
-        columns = self._same_state[key]
+            z0 = self.base.layers[i].z[self.probe.sampled[2]]
+            self._same_state[key] = same_state_columns(self.s, self.base.weights, run.weights, i, z0)
+        return self._same_state[key]
+
+    def _update(self, run: _Run, i: int) -> pa.Table:
+        ids, positions, rows = self.probe.sampled
+        columns = {name: v for name, v in self._evaluated(run, i).items() if name not in ("v0", "v1")}
+        angle = self._transported(run, i)[rows] if run.arm else None
         return table("update", self.dims, len(rows), {
-            "run_id": run.run_id, "layer": i, "window_id": ids, "position": positions,
-            "transport_angle": None, **columns,
+            "run_id": run.run_id, "layer": i, "window_id": ids, "position": positions, "transport_angle": angle, **columns,
         })  # fmt: skip
+
+    def _transported(self, run: _Run, i: int) -> F64:
+        """Return, per token, the angle over pi between the base's state and the one that the run makes of the same input."""
+        base = self.base.layers[i]
+        longest = int(self.probe.lengths.max())
+        valid = np.arange(longest) < self.probe.lengths[:, None]
+        z = normalise(attended(run.weights, i, base.entering).astype(np.float32)[valid])[0].astype(np.float64)
+        z0 = base.z.astype(np.float64)
+        a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (z0, z))
+        out: F64 = 2.0 * np.arctan2(np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1)) / np.pi
+        return out
+
+    def _vectors(self, run: _Run, i: int) -> pa.Table:
+        ids, positions, _ = self.probe.sampled
+        split = dict(zip(self.probe.ids, self.probe.splits, strict=True))
+        kept = [at for at, w in enumerate(ids) if split[w] == "evaluation"]
+        columns = self._evaluated(run, i)
+        return table("update_vector", self.dims, len(kept), {
+            "run_id": run.run_id, "layer": i, "window_id": [ids[at] for at in kept], "position": positions[kept],
+            "v0": [columns["v0"][at] for at in kept], "v1": [columns["v1"][at] for at in kept],
+        })  # fmt: skip
+
+    def _overlap(self, run: _Run, i: int) -> pa.Table:
+        z0 = self.base.layers[i].z[self.probe.sampled[2]]
+        rows = overlap_rows(self.s, self.base.weights, run.weights, i, z0)
+        columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+        spec = TABLES["overlap"].arrow_schema(self.dims)
+        return (
+            pa.table({"run_id": [run.run_id] * len(rows), "layer": [i] * len(rows), **columns}, schema=spec)
+            if rows
+            else spec.empty_table()
+        )
 
     def _output(self, run: _Run) -> pa.Table:
         ids, positions = self.probe.token_rows
         predicts = positions < np.repeat(self.probe.lengths, self.probe.lengths) - 1
-        logits = run.next_token[predicts].astype(np.float64)
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        scores = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        scores, logits = log_softmax(run.next_token[predicts]), run.next_token[predicts]
+        base = log_softmax(self.base.next_token[predicts])
         target = np.concatenate([np.array(t[1:]) for t in self.probe.tokens])
+        kl = (np.exp(base.astype(np.float64)) * (base.astype(np.float64) - scores)).sum(axis=1) if run.arm else None
         return table("output", self.dims, len(target), {
             "run_id": run.run_id, "window_id": [w for w, p in zip(ids, predicts, strict=True) if p],
             "position": positions[predicts], "nll": -scores[np.arange(len(target)), target],
-            "top1": logits.argmax(axis=1), "entropy": -(np.exp(scores) * scores).sum(axis=1), "kl_from_base": None,
+            "top1": logits.argmax(axis=1), "entropy": -(np.exp(scores) * scores).sum(axis=1), "kl_from_base": kl,
         })  # fmt: skip
 
     def _task(self, run: _Run) -> pa.Table:
@@ -551,43 +759,85 @@ def item_names(s: Settings) -> list[str]:
     return [f"item-{i:04d}" for i in range(s.items)]
 
 
-def same_state_columns(k: int, base: Weights, arm: Weights, i: int, z0: F32) -> dict[str, Value]:
-    """Evaluate both models at the base's states ``[N, d]`` and return the columns of table `update` but the key."""
-    d, n_experts = z0.shape[1], len(base[f"layers.{i}.router"])
-    g0, g1 = (weights[f"layers.{i}.norm"] * z0 for weights in (base, arm))
-    logits0 = (g0 @ base[f"layers.{i}.router"].T).astype(np.float32)
-    logits1 = (g1 @ arm[f"layers.{i}.router"].T).astype(np.float32)
-    order0, order1 = order_of(logits0), order_of(logits1)
-    rho0, rho1 = combine_weights(logits0, order0[:, :k]), combine_weights(logits1, order1[:, :k])
-    forced = combine_weights(logits1, order0[:, :k])
+def log_softmax(logits: F32) -> F32:
+    """Return float32 log-probabilities ``[T, V]``."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    out: F32 = (shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))).astype(np.float32)
+    return out
+
+
+def same_state_columns(s: Settings, base: Weights, arm: Weights, i: int, z0: F32) -> dict[str, Value]:
+    """Evaluate both models at the base's states ``[N, d]``: the columns of table `update` but the key, and ``v0``, ``v1``."""
+    k = s.top_k
+    g0, g1 = ((factor(s, weights, i) * z0).astype(np.float32) for weights in (base, arm))
+    logits0, logits1 = router_logits(base, i, g0), router_logits(arm, i, g1)
+    dispatch0, dispatch1 = selection_scores(s, base, i, logits0), selection_scores(s, arm, i, logits1)
+    order0, order1 = selection_order(s, dispatch0), selection_order(s, dispatch1)
+    rho0, rho1 = combine_weights(s, logits0, order0[:, :k]), combine_weights(s, logits1, order1[:, :k])
+    forced = combine_weights(s, logits1, order0[:, :k])
     u0, u1 = updates(base, i, g0).astype(np.float64), updates(arm, i, g1).astype(np.float64)
+    rest0, rest1 = (shared_output(w, i, g).astype(np.float64) for w, g in ((base, g0), (arm, g1)))
     columns: dict[str, list[Any]] = {}
     for t in range(len(z0)):
         set0, set1 = order0[t, :k], order1[t, :k]
-        listed = np.array(sorted({*set0.tolist(), *set1.tolist(), *order0[t, : k + 1].tolist()}))
+        listed = np.array(sorted({*set0.tolist(), *set1.tolist(), *order0[t, : k + (k < s.admitted)].tolist()}))
         z = z0[t].astype(np.float64)
-        full0, full1 = np.zeros(n_experts), np.zeros(n_experts)
+        full0, full1 = np.zeros(s.experts), np.zeros(s.experts)
         full0[set0], full1[set1] = rho0[t], rho1[t]
         a, b = u0[t, listed], u1[t, listed]
-        v0, v1 = a - np.outer(a @ z, z) / d, b - np.outer(b @ z, z) / d
+        v0, v1 = a - np.outer(a @ z, z) / s.d, b - np.outer(b @ z, z) / s.d
         vectors = np.concatenate([v0, v1 - v0])
         w0, w1 = full0[listed], full1[listed]
-        y0, y1 = w0 @ a, w1 @ b
+        y0, y1 = w0 @ a + rest0[t], w1 @ b + rest1[t]
         row = {
             "experts": listed, "in0": _bits(listed, set0), "in1": _bits(listed, set1), "rho0": w0, "rho1": w1,
             "uz0": a @ z, "uu0": (a * a).sum(axis=1), "uz1": b @ z, "uu1": (b * b).sum(axis=1),
             "gram": (vectors @ vectors.T)[np.triu_indices(len(vectors))],
             "dV_norm": float(np.linalg.norm(w1 @ v1 - w0 @ v0)),
             "y0_norm": float(np.linalg.norm(y0)), "dy_norm": float(np.linalg.norm(y1 - y0)),
+            "v0": v0.reshape(-1).astype(np.float32), "v1": v1.reshape(-1).astype(np.float32),
         }  # fmt: skip
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
-    has = np.full(len(z0), k < n_experts)
-    entering = order0[:, k] if k < n_experts else np.zeros(len(z0), dtype=np.int64)
+    has = np.full(len(z0), k < s.admitted)
+    entering = order0[:, k] if k < s.admitted else np.zeros(len(z0), dtype=np.int64)
     return {
         **columns, "pair_out": order0[:, k - 1], "pair_in": Masked(entering, has), "rho0_b": rho0[:, k - 1],
-        "rho1_b_forced": forced[:, k - 1], "dispatch0": logits0, "dispatch1": logits1,
+        "rho1_b_forced": forced[:, k - 1], "dispatch0": dispatch0, "dispatch1": dispatch1,
     }  # fmt: skip
+
+
+def overlap_rows(s: Settings, base: Weights, run: Weights, i: int, z0: F32) -> list[dict[str, Any]]:
+    """Return the overlap maps of one run: the pairs most visited by the base's same-state sets."""
+    g = (factor(s, base, i) * z0).astype(np.float32)
+    order = selection_order(s, selection_scores(s, base, i, router_logits(base, i, g)))
+    together = np.zeros((s.experts, s.experts), dtype=np.int64)
+    for members in order[:, : s.top_k]:
+        for a in members:
+            together[a, members[members != a]] += 1
+    pairs = [(a, b) for a in range(s.experts) for b in range(s.experts) if a != b]
+    chosen = sorted(sorted(pairs, key=lambda p: (-together[p], p))[: s.overlap_pairs])
+    first, now = (w[f"layers.{i}.gate_up"].astype(np.float64) for w in (base, run))
+    rows = []
+    for a, b in chosen:
+        visits = (order[:, : s.top_k] == a).any(axis=1) & (order[:, : s.top_k] == b).any(axis=1)
+        seen = g[visits].astype(np.float64)
+        t0, t1 = (w[b] @ np.linalg.pinv(w[a]) for w in (first, now))
+        target, from_a, from_a0 = seen @ now[b].T, seen @ now[a].T, seen @ first[a].T
+        rank = min(int(np.linalg.matrix_rank(now[e])) for e in (a, b))
+        spectrum = np.linalg.eigvals(np.linalg.pinv(now[a].T @ now[a]) @ (now[b].T @ now[b])).real
+        moved = from_a0 @ t1.T - from_a0 @ t0.T
+
+        def length(vectors: F64) -> float:
+            return float(np.linalg.norm(vectors, axis=1).sum())
+
+        rows.append({
+            "expert_a": a, "expert_b": b, "visits": int(visits.sum()), "rank": rank,
+            "cond": float(np.sqrt(spectrum.max() / spectrum.min())) if rank == s.d else None,
+            "residual": length(target - from_a @ t1.T) / length(target) if visits.any() else 0.0,
+            "drift_num": length(moved), "drift_den": length(from_a0 @ t0.T),
+        })  # fmt: skip
+    return rows
 
 
 def _bits(listed: Ints, members: Ints) -> int:
@@ -619,6 +869,8 @@ def contract_json(s: Settings) -> dict[str, Any]:
         "damage": {"definition": "damage.delta_nll/1", "max_tolerance_nats": 0.1, "rationale": "a round number"},
         "success": {"definition": "success.mean_score/1", "max_tolerance": 0.2, "min_items": 50,
                     "rationale": "a round number"},
+        "occupancy": {"min_effective_ratio": 0.8, "max_lost_experts": 0, "rarefied_tokens": 100,
+                      "rationale": "round numbers"},
         "notes": "for tests",
     }  # fmt: skip
 
@@ -627,25 +879,26 @@ def preregistration_json(s: Settings, contract: Contract, files: Mapping[str, st
     """Return the pre-registration of a simulated study as JSON."""
     probe = make_probe(s)
     runs, layers, windows = 1 + len(NUISANCES) + len(s.arms), len(s.protected), len(probe.ids)
-    tokens = int(probe.lengths.sum())
+    tokens, evaluated = int(probe.lengths.sum()), probe.splits.count("evaluation")
     expected = {
         "run": runs, "layer": runs * layers, "window": windows, "routing": runs * layers * tokens,
         "state": runs * layers * windows * s.positions, "update": (runs - 1) * layers * windows * s.positions,
-        "update_vector": 0, "output": runs * (tokens - windows), "task": runs * s.items, "overlap": 0,
+        "update_vector": (runs - 1) * layers * evaluated * s.positions, "output": runs * (tokens - windows),
+        "task": runs * s.items, "overlap": (1 + len(s.arms)) * layers * s.overlap_pairs,
     }  # fmt: skip
     return {
         "kind": "preregistration", "schema_version": "1.0", "study": "simulated", "created": "2026-01-01T00:00:00Z",
         "contract": {"id": contract.id, "digest": digest_document(contract.model_dump(mode="json"))},
-        "base": {"name": "tiny", "architecture": "olmoe", "weights_digest": model_digest(base_weights(s)),
+        "base": {"name": "tiny", "architecture": s.adapter, "weights_digest": model_digest(base_weights(s)),
                  "config_digest": digest_bytes(b"config"), "tokenizer_digest": digest_bytes(b"tokenizer")},
         "protected_layers": list(s.protected), "positions_per_window": s.positions,
-        "first_allowed_position": s.first_allowed,
+        "first_allowed_position": s.first_allowed, "overlap_pairs": s.overlap_pairs,
         "probe": {"file": "windows.jsonl", "digest": digest_bytes(files["windows.jsonl"].encode())},
         "windows": [
-            {"window_id": w, "cluster_id": c, "domain": d, "split": "probe", "n_bytes": len(text.encode()),
-             "n_tokens": len(t), "token_digest": token_digest(t)}
-            for w, c, d, text, t in zip(
-                probe.ids, probe.clusters, probe.domains, probe.texts, probe.tokens, strict=True)
+            {"window_id": w, "cluster_id": c, "domain": d, "split": split, "n_bytes": len(text.encode()),
+             "predicted_bytes": predicted_bytes(text), "n_tokens": len(t), "token_digest": token_digest(t)}
+            for w, c, d, text, split, t in zip(
+                probe.ids, probe.clusters, probe.domains, probe.texts, probe.splits, probe.tokens, strict=True)
         ],
         "damage_tolerance_nats": s.damage_tolerance_nats,
         "task": {"file": "task.jsonl", "digest": digest_bytes(files["task.jsonl"].encode()), "scoring": "greedy_exact",
@@ -661,8 +914,18 @@ def probe_files(s: Settings) -> dict[str, str]:
     """Return the texts of the probe and task files."""
     probe = make_probe(s)
     windows = [
-        {"window_id": w, "cluster_id": c, "domain": d, "source": "simulated", "licence": "CC0-1.0", "text": text}
-        for w, c, d, text in zip(probe.ids, probe.clusters, probe.domains, probe.texts, strict=True)
+        {
+            "window_id": w,
+            "cluster_id": c,
+            "domain": d,
+            "split": split,
+            "source": "simulated",
+            "licence": "CC0-1.0",
+            "text": text,
+        }
+        for w, c, d, split, text in zip(
+            probe.ids, probe.clusters, probe.domains, probe.splits, probe.texts, strict=True
+        )
     ]
     items = [{"item_id": name, "prompt": f"t{i}", "answer": f"t{i + 1}"} for i, name in enumerate(item_names(s))]
     return {
@@ -760,6 +1023,10 @@ class StudySimulator:
     def source(self) -> MemorySource:
         """Return the evidence for reading."""
         return MemorySource(self.tables, self.dims)
+
+    def counts(self) -> dict[str, int]:
+        """Return the rows of every table."""
+        return {name: table.num_rows for name, table in self.tables.items()}
 
     def evidence_root(self) -> str:
         return evidence_root(table_roots(self.source()))

@@ -21,7 +21,7 @@ def _integral(value: Any) -> Any:
 class Document(BaseModel):
     """Strict, frozen, closed: unknown fields, lax types, NaN and infinity are refused."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 Integer = Annotated[int, BeforeValidator(_integral), Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER)]
@@ -46,7 +46,7 @@ RunId = Annotated[
     str, StringConstraints(pattern=r"^(base|null:[A-Za-z0-9_-]{1,64}|arm:[A-Za-z0-9_-]{1,64})$", max_length=68)
 ]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", max_length=128)]
-DefinitionId = Annotated[str, StringConstraints(pattern=r"^[a-z_.]{1,60}/[1-9][0-9]?$", max_length=64)]
+DefinitionId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.]{0,59}/[1-9][0-9]?$", max_length=64)]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 

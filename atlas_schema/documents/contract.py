@@ -102,7 +102,9 @@ class Occupancy(Document):
     min_effective_ratio: Annotated[
         Share, Field(description="least effective experts of an arm over those of the base, in every protected layer")
     ]
-    max_lost_experts: Annotated[Count, Field(description="most experts that may be active in the base and not in an arm")]
+    max_lost_experts: Annotated[
+        Count, Field(description="most experts that may be active in the base and not in an arm")
+    ]
     rarefied_tokens: Annotated[Positive, Field(description="tokens at which distinct routed sets are counted")]
     rationale: Line
 

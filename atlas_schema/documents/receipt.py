@@ -123,7 +123,9 @@ class LayerOccupancy(Document):
     max_load_percent: NonNegative
     experts_active: Positive
     effective_experts: NonNegative
-    distinct_sets: Annotated[NonNegative | None, Field(description="expected distinct sets at the rarefied token number")]
+    distinct_sets: Annotated[
+        NonNegative | None, Field(description="expected distinct sets at the rarefied token number")
+    ]
 
 
 class RunOccupancy(Document):

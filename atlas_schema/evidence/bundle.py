@@ -1,27 +1,49 @@
 """The form of exchange: one Parquet file per table, read without trusting it.
 
 Reading refuses, before decoding, a file whose schema is not the declared one or whose row groups would not fit the limits.
-Export writes one row group per (run, layer); reading does not rely on it.
+Export writes rows in key order, in row groups of a few windows, cut at the same windows in every table. Reading does not
+rely on it: rows in another order take a slower way, which holds whole partitions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atlas_schema.errors import EvidenceError, UsageError
-from atlas_schema.evidence.columns import Rows, conform, from_arrow
-from atlas_schema.evidence.source import Partition, whole
+from atlas_schema.evidence.columns import Array, Rows, conform, from_arrow
+from atlas_schema.evidence.source import Partition
+from atlas_schema.evidence.streaming import Chunk, ahead, aligned
 from atlas_schema.evidence.tables import STUDY_TABLES, TABLES, WIDTH_BYTES, Dims, TableSpec
 from atlas_schema.limits import LIMITS, Limits
 
 if TYPE_CHECKING:
     from atlas_schema.evidence.store import EvidenceStore
+
+
+GROUP_BYTES = 4 * 2**20
+"""Decoded bytes of the widest table per row group of an export: what reading holds per partition side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rows of one partition inside a row group: ``[start, stop)``, or scattered (``rows``). ``first`` and ``last`` window."""
+
+    group: int
+    start: int
+    stop: int
+    first: str
+    last: str
+    ordered: bool
+    rows: Array | None = None
 
 
 class ParquetBundle:
@@ -38,10 +60,14 @@ class ParquetBundle:
         self.dims = _dims(folder, {name: file.schema_arrow for name, file in self._files.items()}, limits)
         for name, file in self._files.items():
             _preflight(folder / f"{name}.parquet", TABLES[name], file, self.dims, limits)
-        self._index = {name: self._row_groups(name) for name in STUDY_TABLES}
-        self._cached: tuple[str, int, pa.Table] | None = None
+        # Text columns are read as numbers into a dictionary; preflight has seen the declared types.
+        self._readers = {name: _reopened(folder / f"{name}.parquet", file) for name, file in self._files.items()}
+        self._schemas = {name: _encoded(TABLES[name].arrow_schema(self.dims)) for name in STUDY_TABLES}
+        self._lock = Lock()
+        self._shared: dict[str, tuple[int, pa.Table]] = {}
         self._kept: dict[tuple[str, Partition], Rows] = {}
         self._kept_bytes = 0
+        self._index = {name: self._pieces(name) for name in STUDY_TABLES}
 
     def rows(self, table: str) -> int:
         return int(self._files[table].metadata.num_rows)
@@ -53,7 +79,7 @@ class ParquetBundle:
         """Return one partition. Partitions read lately are kept, within a bound, since several checks want the same ones."""
         key = (table, partition)
         if key not in self._kept:
-            rows = self._decode(table, partition)
+            rows = self._whole(table, partition)
             self._kept[key] = rows
             self._kept_bytes += rows.nbytes
             while self._kept_bytes > self._limits.kept_bytes and len(self._kept) > 1:
@@ -61,46 +87,117 @@ class ParquetBundle:
         return self._kept[key]
 
     def blocks(self, wanted: Sequence[tuple[str, Partition]]) -> Iterator[tuple[Rows, ...]]:
-        return whole(self, wanted)
+        nothing = [from_arrow(TABLES[table], self.dims, self._schemas[table].empty_table()) for table, _ in wanted]
+        return ahead(aligned([self._chunks(table, partition) for table, partition in wanted], nothing))
 
-    def _decode(self, table: str, partition: Partition) -> Rows:
-        spec = TABLES[table]
-        wanted = [key for key in self._index[table] if key[: len(partition)] == partition]
-        groups = sorted({group for key in wanted for group in self._index[table][key]})
-        pieces = [_matching(self._group(table, group), spec, partition) for group in groups]
-        empty = spec.arrow_schema(self.dims).empty_table()
-        rows = pa.concat_tables(pieces) if pieces else empty
-        return from_arrow(spec, self.dims, rows)
+    def _chunks(self, table: str, partition: Partition) -> Iterator[Chunk]:
+        """Yield a partition row group by row group where its windows stand in order, else in one piece."""
+        pieces = self._index[table].get(partition, [])
+        follows = all(a.last <= b.first for a, b in pairwise(pieces))
+        if "window_id" not in TABLES[table].leaf or not follows or not all(p.ordered for p in pieces):
+            yield self._whole(table, partition), None
+            return
+        for at, piece in enumerate(pieces):
+            last = at + 1 == len(pieces)
+            yield self._rows_of(table, [piece]), None if last else pieces[at + 1].first
 
-    def _group(self, table: str, group: int) -> pa.Table:
-        """Decode one row group; the last one is kept, since one group may hold several partitions."""
-        if self._cached is None or self._cached[:2] != (table, group):
-            self._cached = None
-            rows = _decoded(self.folder / f"{table}.parquet", self._files[table], group)
-            expected = TABLES[table].arrow_schema(self.dims)
+    def _whole(self, table: str, partition: Partition) -> Rows:
+        index = self._index[table]
+        return self._rows_of(table, [p for key in index if key[: len(partition)] == partition for p in index[key]])
+
+    def _rows_of(self, table: str, pieces: list[_Piece]) -> Rows:
+        parts = []
+        for piece in sorted(pieces, key=lambda p: (p.group, p.start)):
+            rows = self._group(table, piece.group, keep=piece.stop - piece.start < self._group_rows(table, piece.group))
+            parts.append(
+                rows.slice(piece.start, piece.stop - piece.start) if piece.rows is None else rows.take(piece.rows)
+            )
+        return from_arrow(
+            TABLES[table], self.dims, pa.concat_tables(parts) if parts else self._schemas[table].empty_table()
+        )
+
+    def _group_rows(self, table: str, group: int) -> int:
+        return int(self._files[table].metadata.row_group(group).num_rows)
+
+    def _group(self, table: str, group: int, *, keep: bool = False) -> pa.Table:
+        """Decode one row group. One that holds several partitions is kept until another of its table is read."""
+        with self._lock:
+            shared = self._shared.get(table)
+            if shared is not None and shared[0] == group:
+                return shared[1]
+            rows = _decoded(self.folder / f"{table}.parquet", self._readers[table], group)
+            expected = self._schemas[table]
             if not _same_types(rows.schema, expected):
                 raise EvidenceError("Decoded columns differ from the declared ones.", where=f"{table}.parquet",
                                     expected=_describe(expected), found=_describe(rows.schema))  # fmt: skip
-            self._cached = (table, group, conform(rows, expected, f"{table}.parquet"))
-        return self._cached[2]
+            made = conform(rows, expected, f"{table}.parquet")
+            if keep and made.nbytes <= self._limits.kept_bytes:
+                self._shared[table] = (group, made)
+            return made
 
-    def _row_groups(self, table: str) -> dict[Partition, list[int]]:
-        """Find which row groups hold which partitions, from the key columns themselves, not from the footer."""
-        spec, file = TABLES[table], self._files[table]
-        index: dict[Partition, list[int]] = {}
-        for group in range(file.metadata.num_row_groups):
+    def _pieces(self, table: str) -> dict[Partition, list[_Piece]]:
+        """Find which rows of which row groups hold which partitions, from the key columns, not from the footer."""
+        spec = TABLES[table]
+        names = [name for name in spec.key if name in (*spec.partition, "window_id")]
+        index: dict[Partition, list[_Piece]] = {}
+        for group in range(self._files[table].metadata.num_row_groups):
             if not spec.partition:
-                index.setdefault((), []).append(group)
+                count = self._group_rows(table, group)
+                index.setdefault((), []).append(_Piece(group, 0, count, "", "", False))
                 continue
-            keys = _decoded(self.folder / f"{table}.parquet", file, group, list(spec.partition))
-            distinct = keys.group_by(list(spec.partition)).aggregate([]).to_pydict()
-            for key in zip(*(distinct[name] for name in spec.partition), strict=True):
-                if None in key:
-                    raise EvidenceError(
-                        "A key is missing.", where=f"{table}.parquet", expected=", ".join(spec.partition)
-                    )
-                index.setdefault(key, []).append(group)
+            keys = _decoded(self.folder / f"{table}.parquet", self._readers[table], group, names)
+            for partition, piece in _split(table, spec, group, keys):
+                index.setdefault(partition, []).append(piece)
         return index
+
+
+def _split(table: str, spec: TableSpec, group: int, keys: pa.Table) -> Iterator[tuple[Partition, _Piece]]:
+    """Yield the partitions of a row group from its key columns."""
+    if keys.num_rows == 0:
+        return
+    columns = [_coded(table, spec, keys.column(name)) for name in spec.partition]
+    windows, texts = _coded(table, spec, keys.column("window_id")) if "window_id" in keys.column_names else (None, [])
+    number, sizes = np.zeros(keys.num_rows, dtype=np.int64), 1
+    for codes, known in columns:
+        number, sizes = number * len(known) + codes, sizes * len(known)
+    starts = np.flatnonzero(np.diff(number, prepend=-1))
+    distinct = np.unique(number[starts])
+    scattered = len(distinct) < len(starts)
+    edges = [*starts.tolist(), keys.num_rows]
+    for at, value in enumerate(distinct if scattered else number[starts]):
+        rows = np.flatnonzero(number == value) if scattered else None
+        start, stop = (0, len(rows)) if rows is not None else (edges[at], edges[at + 1])
+        mine = windows if windows is None else windows[start:stop] if rows is None else windows[rows]
+        key, rest = [], int(value)
+        for _, known in reversed(columns):
+            rest, digit = divmod(rest, len(known))
+            key.append(known[digit])
+        first, last = ("", "") if mine is None else (texts[int(mine.min())], texts[int(mine.max())])
+        ordered = rows is None and mine is not None and bool((mine[1:] >= mine[:-1]).all())
+        yield tuple(reversed(key)), _Piece(group, start, stop, first, last, ordered, rows)
+
+
+def _coded(table: str, spec: TableSpec, column: pa.ChunkedArray) -> tuple[Array, list[Any]]:
+    """Return numbers of a key column's values whose order is that of the values, and the values."""
+    array = column.combine_chunks()
+    array = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    if array.null_count or array.dictionary.null_count:
+        raise EvidenceError("A key is missing.", where=f"{table}.parquet", expected=", ".join(spec.key))
+    found = array.dictionary.to_pylist()
+    values = sorted(set(found))
+    place = {value: i for i, value in enumerate(values)}
+    return np.array([place[v] for v in found], dtype=np.int64)[array.indices.to_numpy().astype(np.int64)], values
+
+
+def _reopened(path: Path, file: pq.ParquetFile) -> pq.ParquetFile:
+    texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
+    return pq.ParquetFile(path, metadata=file.metadata, read_dictionary=texts)
+
+
+def _encoded(schema: pa.Schema) -> pa.Schema:
+    """Return the schema with text columns as dictionaries."""
+    coded = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema([f.with_type(coded) if pa.types.is_string(f.type) else f for f in schema])
 
 
 def export_bundle(store: EvidenceStore, folder: Path) -> None:
@@ -109,21 +206,49 @@ def export_bundle(store: EvidenceStore, folder: Path) -> None:
         raise UsageError("The bundle folder is not empty.", where=str(folder),
                          todo="name a new folder: a bundle holds the tables of one study and nothing else")  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
+    cuts = _cuts(store)
     for name in STUDY_TABLES:
         spec = TABLES[name]
-        schema = spec.arrow_schema(store.dims)
-        floats = [_leaf_path(c.name, c.shape) for c in spec.columns if c.type in ("f32", "f64")]
-        others = [_leaf_path(c.name, c.shape) for c in spec.columns if c.type not in ("f32", "f64")]
-        target = folder / f"{name}.parquet"
         try:
-            with pq.ParquetWriter(target, schema, compression="zstd", compression_level=9, use_dictionary=others,
-                                  use_byte_stream_split=floats) as writer:  # fmt: skip
+            with table_writer(folder, name, store.dims) as writer:
                 for partition in store.partitions(name):
                     key = dict(zip(spec.partition, partition, strict=True))
-                    writer.write_table(store.arrow(name, **key), row_group_size=2**30)
+                    for part in _cut(store.arrow(name, **key), spec, cuts):
+                        writer.write_table(part, row_group_size=2**30)
         except OSError as error:
-            raise EvidenceError("The bundle could not be written.", where=str(target), found=str(error),
+            raise EvidenceError("The bundle could not be written.", where=str(folder / f"{name}.parquet"), found=str(error),
                                 todo="free space on the disk, remove the folder and export again") from error  # fmt: skip
+
+
+def table_writer(folder: Path, name: str, dims: Dims) -> pq.ParquetWriter:
+    """Open the Parquet file of one table for writing. Levels of zstd hardly differ in size, and not in the time to read."""
+    spec = TABLES[name]
+    floats = [_leaf_path(c.name, c.shape) for c in spec.columns if c.type in ("f32", "f64")]
+    others = [_leaf_path(c.name, c.shape) for c in spec.columns if c.type not in ("f32", "f64")]
+    return pq.ParquetWriter(folder / f"{name}.parquet", spec.arrow_schema(dims), compression="zstd", compression_level=3,
+                            use_dictionary=others, use_byte_stream_split=floats)  # fmt: skip
+
+
+def _cuts(store: EvidenceStore) -> list[str]:
+    """Return the windows at which every table starts a new row group, so that the widest table's fit `GROUP_BYTES`."""
+    windows = sorted(store.arrow("window").column("window_id").to_pylist())
+    widest = 1
+    for name in STUDY_TABLES:
+        if "window_id" in TABLES[name].leaf and TABLES[name].partition:
+            for partition in store.partitions(name)[:1]:
+                rows = store.arrow(name, **dict(zip(TABLES[name].partition, partition, strict=True)))
+                widest = max(widest, rows.nbytes // max(1, len(windows)))
+    return windows[:: max(1, GROUP_BYTES // widest)][1:]
+
+
+def _cut(rows: pa.Table, spec: TableSpec, cuts: list[str]) -> Iterator[pa.Table]:
+    """Yield sorted rows in pieces that start at the given windows."""
+    edges = [0, rows.num_rows]
+    if "window_id" in spec.leaf and spec.partition:
+        windows = rows.column("window_id").to_numpy()
+        edges = sorted({0, rows.num_rows, *np.searchsorted(windows, cuts).tolist()})
+    for start, stop in pairwise(edges):
+        yield rows.slice(start, stop - start)
 
 
 def import_bundle(folder: Path, database: Path, preregistration_digest: str) -> None:
@@ -230,17 +355,8 @@ def _shape(kind: pa.DataType) -> tuple[object, ...]:
         return ("fixed", kind.list_size, kind.value_type)
     if pa.types.is_list(kind):
         return ("list", kind.value_type)
-    return ("scalar", kind)
+    return ("text",) if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type) else ("scalar", kind)
 
 
 def _describe(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name} {field.type}" for field in schema)
-
-
-def _matching(rows: pa.Table, spec: TableSpec, partition: Partition) -> pa.Table:
-    """Keep the rows of one partition."""
-    mask = None
-    for name, value in zip(spec.partition, partition, strict=False):
-        equal = pc.equal(rows.column(name), value)
-        mask = equal if mask is None else pc.and_(mask, equal)
-    return rows if mask is None else rows.filter(mask)

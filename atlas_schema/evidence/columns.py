@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,15 @@ class Column:
         starts = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
         return Column(self.values[starts + np.arange(offsets[-1])], valid, offsets)
 
+    def slice(self, start: int, stop: int) -> Column:
+        """Return rows ``[start, stop)`` as views."""
+        valid = None if self.valid is None else self.valid[start:stop]
+        codes = None if self.codes is None else self.codes[start:stop]
+        if self.offsets is None:
+            return Column(self.values[start:stop], valid, None, codes, self.texts)
+        offsets = self.offsets[start : stop + 1]
+        return Column(self.values[offsets[0] : offsets[-1]], valid, offsets - offsets[0])
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -80,6 +90,12 @@ class Rows:
     def take(self, rows: Array) -> Rows:
         return Rows(self.spec, len(rows), {name: column.take(rows) for name, column in self.columns.items()})
 
+    def slice(self, start: int, stop: int) -> Rows:
+        """Return rows ``[start, stop)`` as views of these."""
+        if (start, stop) == (0, self.n):
+            return self
+        return Rows(self.spec, stop - start, {name: column.slice(start, stop) for name, column in self.columns.items()})
+
 
 def conform(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     """Return rows cast to the declared schema. Raises `RowsError` for nulls where none may stand and lossy casts."""
@@ -93,8 +109,8 @@ def conform(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
 def from_arrow(spec: TableSpec, dims: Dims, table: pa.Table) -> Rows:
     """Convert an Arrow table of the declared schema to sorted `Rows`.
 
-    Raises `RowsError` for nulls where none may stand, non-finite floats, and duplicate keys. Does not check ranges:
-    those are rules of verification.
+    Strings may come dictionary-encoded. Raises `RowsError` for nulls where none may stand, non-finite floats, and
+    duplicate keys. Does not check ranges: those are rules of verification.
     """
     columns = {c.name: _column(spec, c, dims, table.column(c.name)) for c in spec.columns}
     rows = Rows(spec, table.num_rows, columns)
@@ -116,6 +132,8 @@ def sort_order(rows: Rows) -> Array | None:
     if rows.n < 2:
         return None
     codes = key_codes(rows)
+    if _ascending(codes):
+        return None
     order = np.lexsort(codes[::-1])
     same = np.ones(rows.n - 1, dtype=np.bool_)
     for code in codes:
@@ -126,11 +144,22 @@ def sort_order(rows: Rows) -> Array | None:
         key = ", ".join(f"{name}={rows[name][at]}" for name in rows.spec.key)
         raise RowsError("Two rows have the same key.", where=f"table {rows.spec.name}, {key}",
                             expected="each key once", found=f"{int(same.sum()) + 1} or more rows")  # fmt: skip
-    return None if bool((order == np.arange(rows.n)).all()) else order
+    return order
+
+
+def _ascending(codes: Sequence[npt.NDArray[np.int64]]) -> bool:
+    """Return whether keys rise strictly from row to row; what an export writes, and cheaper to see than to sort."""
+    rises = np.zeros(len(codes[0]) - 1, dtype=np.bool_)
+    for code in reversed(codes):
+        step = code[1:] - code[:-1]
+        rises = (step > 0) | ((step == 0) & rises)
+    return bool(rises.all())
 
 
 def _column(spec: TableSpec, column: ColumnSpec, dims: Dims, chunked: pa.ChunkedArray) -> Column:
     array = chunked.combine_chunks() if chunked.num_chunks != 1 else chunked.chunk(0)
+    if pa.types.is_dictionary(array.type) and array.dictionary.null_count:
+        array = array.dictionary_decode()  # a null may hide in the dictionary, where it is not counted
     where = f"table {spec.name}, column {column.name}"
     valid = None
     if column.nullable:
@@ -138,7 +167,7 @@ def _column(spec: TableSpec, column: ColumnSpec, dims: Dims, chunked: pa.Chunked
     elif array.null_count:
         raise RowsError("A value is missing.", where=where, expected="no nulls", found=f"{array.null_count} nulls")
     if column.type == "str":
-        return _strings(array.fill_null("") if array.null_count else array, valid)
+        return _strings(array, valid)
     if column.shape == "":
         return Column(_numbers(array.fill_null(0) if array.null_count else array, column, where), valid)
     if column.shape == "*":
@@ -161,14 +190,21 @@ def _column(spec: TableSpec, column: ColumnSpec, dims: Dims, chunked: pa.Chunked
 
 
 def _strings(array: pa.Array, valid: npt.NDArray[np.bool_] | None) -> Column:
-    """Number the distinct strings in order, so that sorting and hashing touch each only once."""
-    encoded = array.dictionary_encode()
-    found = encoded.dictionary.to_pylist()
-    order = sorted(range(len(found)), key=found.__getitem__)
-    rank = np.empty(len(found), dtype=np.int64)
-    rank[order] = np.arange(len(found))
-    codes = rank[encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)]
-    texts = tuple(found[i] for i in order)
+    """Number the distinct strings in order, so that sorting and hashing touch each only once.
+
+    A dictionary that came with the file may hold a string twice, or one that no row has; neither stays.
+    """
+    encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    found = ["" if text is None else text for text in encoded.dictionary.to_pylist()]
+    indices = encoded.indices
+    if indices.null_count:
+        indices, found = indices.cast(pa.int64()).fill_null(len(found)), [*found, ""]
+    at = indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    present = np.flatnonzero(np.bincount(at, minlength=len(found)))
+    texts = tuple(sorted({found[i] for i in present}))
+    number = {text: i for i, text in enumerate(texts)}
+    rank = np.array([number.get(text, 0) for text in found], dtype=np.int64)
+    codes = rank[at]
     return Column(np.array(texts, dtype=object)[codes], valid, None, codes, texts)
 
 

@@ -15,11 +15,16 @@ from itertools import pairwise
 import numpy as np
 
 from atlas_schema.canonical import digest_document
-from atlas_schema.evidence.columns import Column, Rows, key_codes
+from atlas_schema.evidence.columns import Array, Column, Rows, key_codes
 from atlas_schema.evidence.tables import ColumnSpec, Dims
+
+Partition = tuple[str | int, ...]
+"""Values of `TableSpec.partition`: ``(run_id, layer)``, ``(run_id,)`` or ``()``."""
 
 LEAF_TAG = b"atlas-evidence/1\0"
 VARIABLE = 0xFFFFFFFF
+LARGE = 4096
+"""Bytes from which a piece of a leaf is hashed by itself. From 2048 on, hashing lets other threads run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,62 +64,100 @@ def leaf_slices(rows: Rows) -> Iterator[tuple[int, int]]:
 def leaf_hashes(rows: Rows, dims: Dims) -> list[bytes]:
     """Return ``SHA-256(0x00 || canonical bytes)`` of every leaf of rows sorted by key."""
     start_of_leaf = b"\x00" + LEAF_TAG + rows.spec.name.encode() + b"\0"
-    encoders = [_encoder(spec, rows.columns[spec.name], dims) for spec in rows.spec.columns]
+    encoders = [_encoder(rows, spec, dims) for spec in rows.spec.columns]
     hashes = []
     for start, stop in leaf_slices(rows):
-        hasher = hashlib.sha256(start_of_leaf + struct.pack("<I", stop - start))
+        parts: list[bytes | memoryview] = [start_of_leaf, struct.pack("<I", stop - start)]
+        hasher = hashlib.sha256()
         for encode in encoders:
-            hasher.update(encode(start, stop))
+            *small, last = encode(start, stop)
+            parts += small
+            if len(last) < LARGE:
+                parts.append(last)
+                continue
+            # Large values are hashed where they lie; joining what is small saves calls.
+            hasher.update(b"".join(parts))
+            hasher.update(last)
+            parts = []
+        hasher.update(b"".join(parts))
         hashes.append(hasher.digest())
     return hashes
 
 
-def _encoder(spec: ColumnSpec, column: Column, dims: Dims) -> Callable[[int, int], bytes]:
+def _encoder(rows: Rows, spec: ColumnSpec, dims: Dims) -> Callable[[int, int], Sequence[bytes | memoryview]]:
     """Return the function that encodes rows ``[start, stop)`` of one column: header, validity, then values."""
+    column = rows.columns[spec.name]
     width = VARIABLE if spec.shape == "*" else dims.of(spec.shape)
     head = spec.name.encode() + b"\0" + spec.type.encode() + b"\0" + struct.pack("<I", width)
-    values, valid, offsets = column.values, column.valid, column.offsets
+    if spec.type == "str":
+        return _texts(column, head, one=spec.name in rows.spec.leaf)
+    values, valid = _bytes(column.values), None if column.valid is None else _bytes(column.valid)
+    size = column.values.itemsize
+    if column.offsets is not None:
+        at, lengths = (column.offsets * size).tolist(), _bytes(np.diff(column.offsets).astype("<u4"))
 
-    def validity(start: int, stop: int) -> bytes:
-        return b"" if valid is None else valid[start:stop].tobytes()
+        def lists(start: int, stop: int) -> Sequence[bytes | memoryview]:
+            shape = lengths[4 * start : 4 * stop]
+            known = () if valid is None else (valid[start:stop],)
+            return head, *known, shape, values[at[start] : at[stop]]
 
+        return lists
+    each = size * (dims.of(spec.shape) if spec.shape else 1)
+
+    def plain(start: int, stop: int) -> Sequence[bytes | memoryview]:
+        part = values[start * each : stop * each]
+        return (head, part) if valid is None else (head, valid[start:stop], part)
+
+    return plain
+
+
+def _bytes(values: Array) -> memoryview:
+    """Return the bytes of an array in its own order, without a copy where it is contiguous."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def _texts(column: Column, head: bytes, *, one: bool) -> Callable[[int, int], Sequence[bytes | memoryview]]:
+    """Encode strings; a column of the leaf's own key holds ``one`` text per leaf."""
     known = [text.encode() for text in column.texts]
+    sizes = [struct.pack("<I", len(text)) for text in known]
+    codes = [] if column.codes is None else column.codes.tolist()
+    valid = None if column.valid is None else _bytes(column.valid)
 
-    def texts(start: int, stop: int) -> bytes:
-        codes: list[int] = [] if column.codes is None else column.codes[start:stop].tolist()
-        if codes.count(codes[0]) == len(codes):  # run, window and such: one text per leaf
-            one = known[codes[0]]
-            return head + validity(start, stop) + struct.pack("<I", len(one)) * len(codes) + one * len(codes)
-        encoded = [known[code] for code in codes]
-        return head + validity(start, stop) + struct.pack(f"<{len(encoded)}I", *map(len, encoded)) + b"".join(encoded)
+    def texts(start: int, stop: int) -> Sequence[bytes | memoryview]:
+        parts: tuple[bytes | memoryview, ...] = (head,) if valid is None else (head, valid[start:stop])
+        if one:
+            code, count = codes[start], stop - start
+            return *parts, sizes[code] * count, known[code] * count
+        wanted = codes[start:stop]
+        return *parts, b"".join([sizes[c] for c in wanted]), b"".join([known[c] for c in wanted])
 
-    def lists(start: int, stop: int) -> bytes:
-        limits = np.asarray(offsets)[start : stop + 1]
-        lengths = np.diff(limits).astype("<u4").tobytes()
-        return head + validity(start, stop) + lengths + values[limits[0] : limits[-1]].tobytes()
-
-    def plain(start: int, stop: int) -> bytes:
-        return head + validity(start, stop) + values[start:stop].tobytes()
-
-    return texts if spec.type == "str" else plain if offsets is None else lists
+    return texts
 
 
 @dataclass(slots=True)
-class TableDigester:
-    """Accumulates the leaves of one table, partition by partition in key order."""
+class EvidenceDigester:
+    """Accumulates leaves of any tables. Rows of one partition come in key order, no leaf in two pieces; partitions in any."""
 
-    name: str
     dims: Dims
-    rows: int = 0
-    leaves: list[bytes] = field(default_factory=list)
+    _rows: dict[tuple[str, Partition], int] = field(default_factory=dict)
+    _leaves: dict[tuple[str, Partition], bytearray] = field(default_factory=dict)
 
-    def add(self, rows: Rows) -> None:
-        """Add the next partition. A table whose leaf is wider than a partition must come in one piece."""
-        self.rows += rows.n
-        self.leaves.extend(leaf_hashes(rows, self.dims))
+    def add(self, table: str, partition: Partition, rows: Rows) -> None:
+        """Hash the next rows of a partition."""
+        self._rows[table, partition] = self._rows.get((table, partition), 0) + rows.n
+        self._leaves.setdefault((table, partition), bytearray()).extend(b"".join(leaf_hashes(rows, self.dims)))
 
-    def root(self) -> TableRoot:
-        return TableRoot(self.name, self.rows, "sha256:" + merkle_root(self.leaves).hex())
+    def forget(self, table: str, partition: Partition) -> None:
+        """Drop what was hashed of a partition, whose rows then come anew."""
+        self._leaves.pop((table, partition), None)
+        self._rows.pop((table, partition), None)
+
+    def root(self, table: str) -> TableRoot:
+        """Return the root of a table over its partitions in key order."""
+        keys = sorted(key for name, key in self._leaves if name == table)
+        joined = b"".join(self._leaves[table, key] for key in keys)
+        leaves = [joined[at : at + 32] for at in range(0, len(joined), 32)]
+        return TableRoot(table, sum(self._rows[table, key] for key in keys), "sha256:" + merkle_root(leaves).hex())
 
 
 def evidence_root(roots: Iterable[TableRoot]) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from atlas_schema.evidence.columns import Rows
-from atlas_schema.evidence.digest import TableDigester, TableRoot
+from atlas_schema.evidence.digest import EvidenceDigester, Partition, TableRoot
 from atlas_schema.evidence.tables import STUDY_TABLES, Dims
 
-Partition = tuple[str | int, ...]
-"""Values of `TableSpec.partition`: ``(run_id, layer)``, ``(run_id,)`` or ``()``."""
+__all__ = ["EvidenceSource", "Partition", "read_all", "table_root", "table_roots", "whole"]
 
 
 class EvidenceSource(Protocol):
@@ -48,11 +47,12 @@ def read_all(source: EvidenceSource, table: str) -> Rows:
 
 
 def table_root(source: EvidenceSource, table: str) -> TableRoot:
-    """Digest one table, reading it partition by partition."""
-    digester = TableDigester(table, source.dims)
+    """Digest one table, a block at a time."""
+    digester = EvidenceDigester(source.dims)
     for partition in source.partitions(table):
-        digester.add(source.read(table, partition))
-    return digester.root()
+        for (rows,) in source.blocks([(table, partition)]):
+            digester.add(table, partition, rows)
+    return digester.root(table)
 
 
 def table_roots(source: EvidenceSource) -> list[TableRoot]:

@@ -1,17 +1,14 @@
-"""From token values to per-cluster sufficient statistics: Polars frames that can be merged, and the strata of resampling."""
+"""The clusters of a study and the strata they are resampled in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.measures.bootstrap import Strata
-from atlas_schema.measures.drift import TokenValues
 from atlas_schema.measures.geometry import F64
 
 
@@ -26,11 +23,10 @@ class Clusters:
     domains: tuple[str, ...]
     of_window: dict[str, int]
 
-    def positions(self, rows: Rows) -> npt.NDArray[np.int64]:
-        """Return the cluster position of each row's window."""
-        column = rows.columns["window_id"]
-        known = np.array([self.of_window[w] for w in column.texts], dtype=np.int64)
-        return known[column.codes] if column.codes is not None else known
+    @property
+    def halves(self) -> npt.NDArray[np.int64]:
+        """The half ``[n]`` of each cluster in cross-fitting: the parity of the last hexadecimal digit of its digest."""
+        return np.array([int(name[-1], 16) & 1 for name in self.names], dtype=np.int64)
 
 
 def clusters_of(window: Rows) -> Clusters:
@@ -66,54 +62,10 @@ def strata_of(clusters: Clusters, groups: dict[str, list[str]]) -> Strata:
     return Strata(tuple(members))
 
 
-SCHEMA = {
-    "column": pl.String, "cluster": pl.Int64, "numerator": pl.Float64, "denominator": pl.Float64,
-    "tokens": pl.Int64, "missing": pl.Int64,
-}  # fmt: skip
-
-
-def sum_by_cluster(column: str, values: TokenValues, positions: npt.NDArray[np.int64], clusters: int) -> pl.DataFrame:
-    """Return one row per cluster with ``sum N``, ``sum D``, counted and missing tokens.
-
-    Sums run in row order, so they do not depend on threads or chunks. Frames of disjoint windows merge by addition.
-    """
-
-    def total(weights: F64) -> F64:
-        out: F64 = np.bincount(positions, weights=weights, minlength=clusters).astype(np.float64)
-        return out
-
-    return pl.DataFrame(
-        {
-            "column": [column] * clusters, "cluster": np.arange(clusters),
-            "numerator": total(np.where(values.present, values.numerator, 0.0)),
-            "denominator": total(np.where(values.present, values.denominator, 0.0)),
-            "tokens": np.bincount(positions[values.present], minlength=clusters),
-            "missing": np.bincount(positions[~values.present], minlength=clusters),
-        },
-        schema=SCHEMA,
-    )  # fmt: skip
-
-
-def merge(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """Add the sufficient statistics of frames made from disjoint windows."""
-    stacked = pl.concat(list(frames))
-    return stacked.group_by("column", "cluster", maintain_order=True).agg(pl.exclude("column", "cluster").sum())
-
-
-def matrices(frame: pl.DataFrame, columns: Sequence[str], clusters: int) -> tuple[F64, F64]:
-    """Return numerators and denominators ``[n, c]`` in the order of ``columns``."""
-    numerator, denominator = np.zeros((clusters, len(columns))), np.zeros((clusters, len(columns)))
-    for at, column in enumerate(columns):
-        part = frame.filter(pl.col("column") == column)
-        numerator[part["cluster"].to_numpy(), at] = part["numerator"].to_numpy()
-        denominator[part["cluster"].to_numpy(), at] = part["denominator"].to_numpy()
-    return numerator, denominator
-
-
-def top_percent_share(values: TokenValues) -> float | None:
-    """Return the share of the denominator carried by the top 1 % of counted tokens (at least one)."""
-    weights = np.sort(values.denominator[values.present])
-    if len(weights) == 0 or not weights.sum() > 0:
+def top_percent_share(weights: F64) -> float | None:
+    """Return the share of the denominators ``[T]`` of counted tokens that the top 1 % carry (at least one token)."""
+    ordered = np.sort(weights)
+    if len(ordered) == 0 or not ordered.sum() > 0:
         return None
-    top = max(1, int(np.ceil(0.01 * len(weights))))
-    return min(1.0, float(weights[-top:].sum() / weights.sum()))
+    top = max(1, int(np.ceil(0.01 * len(ordered))))
+    return min(1.0, float(ordered[-top:].sum() / ordered.sum()))

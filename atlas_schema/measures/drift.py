@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,14 +76,17 @@ def coordinate(base_state: Rows, arm_state: Rows) -> TokenValues:
     return TokenValues(value, np.ones(base_state.n), np.ones(base_state.n, dtype=np.bool_))
 
 
-def same_state(update: Rows, k: int) -> dict[str, TokenValues]:
-    """Return boundary, transition, chart-content and guard values of one arm's update rows."""
+def same_state(update: Rows, k: int, groups: Sequence[Group] | None = None) -> dict[str, TokenValues]:
+    """Return boundary, transition, chart-content and guard values of one arm's update rows.
+
+    ``groups`` are those of `update_groups`, where they were made already.
+    """
     everyone = np.ones(update.n, dtype=np.bool_)
     shared = np.bitwise_count(update["in0"] & update["in1"]).astype(np.float64)
     has_pair = update.valid("pair_in")
     jump, jump_base = np.zeros(update.n), np.zeros(update.n)
     content, content_base = np.zeros(update.n), np.zeros(update.n)
-    for group in update_groups(update):
+    for group in update_groups(update) if groups is None else groups:
         n = group.experts.shape[1]
         norms = np.sqrt(np.maximum(np.diagonal(group.gram, axis1=1, axis2=2), 0.0))
         content[group.rows] = (group.rho1 * norms[:, n:]).sum(axis=1)
@@ -125,6 +129,23 @@ def require_same_keys(a: Rows, b: Rows) -> None:
     if a.n != b.n or (a["window_id"] != b["window_id"]).any() or (a["position"] != b["position"]).any():
         raise RowsError(f"Rows of table {a.spec.name} cannot be paired.", where=f"{_run(a)} and {_run(b)}",
                             expected="the same windows and positions", found=f"{a.n} and {b.n} rows that differ")  # fmt: skip
+
+
+def matching_rows(rows: Rows, keys: Rows) -> Ints:
+    """Return for each row of ``keys`` the index of the row with the same window and position, or -1."""
+    numbers = {text: i for i, text in enumerate(rows.columns["window_id"].texts)}
+
+    def combined(side: Rows) -> Ints:
+        column = side.columns["window_id"]
+        windows = np.array([numbers.get(text, -1) for text in column.texts], dtype=np.int64)
+        codes = np.zeros(0, dtype=np.int64) if column.codes is None else column.codes
+        return windows[codes] * 2**17 + side["position"].astype(np.int64)
+
+    have, want = combined(rows), combined(keys)  # rows are sorted by key, and so is what stands for it
+    if not len(have):
+        return np.full(len(want), -1, dtype=np.int64)
+    at = np.minimum(np.searchsorted(have, want), len(have) - 1)
+    return np.where(have[at] == want, at, -1).astype(np.int64)
 
 
 def _run(rows: Rows) -> str:

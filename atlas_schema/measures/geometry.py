@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Masks = npt.NDArray[np.uint64]
 
 
 def angle(a: F64, b: F64) -> F64:
@@ -32,18 +35,14 @@ def softmax(logits: F64) -> F64:
     return out
 
 
-def routing_weights(logits: F64, members: Ints, rule: str) -> F64:
-    """Return combine weights ``[T, k]`` of the given members ``[T, k]`` under a weight rule, from logits ``[T, E]``."""
-    chosen = np.take_along_axis(softmax(logits), members, axis=1)
-    if rule == "softmax_topk_renormalised":
-        out: F64 = chosen / chosen.sum(axis=1, keepdims=True)
-        return out
-    if rule == "softmax_topk":
-        return chosen
-    raise ValueError(f"unknown weight rule {rule!r}")
-
-
-WEIGHT_RULES = ("softmax_topk", "softmax_topk_renormalised")
+def member_masks(members: npt.NDArray[np.integer[Any]], experts: int) -> Masks:
+    """Return the sets ``[T, k]`` of ids below ``experts`` as bits ``[T, ceil(E / 64)]``."""
+    ids = members.astype(np.int64)
+    bit = np.uint64(1) << (ids % 64).astype(np.uint64)
+    words = [
+        np.bitwise_or.reduce(np.where(ids // 64 == w, bit, np.uint64(0)), axis=1) for w in range(-(-experts // 64))
+    ]
+    return np.stack(words, axis=1)
 
 
 def unpack_gram(packed: F64, size: int) -> F64:
@@ -56,8 +55,11 @@ def unpack_gram(packed: F64, size: int) -> F64:
 
 
 def quadratic_norm(gram: F64, coefficients: F64) -> F64:
-    """Return ``||sum_i c_i x_i||`` for coefficients ``[T, m]`` and Gram matrices ``[T, m, m]`` of the vectors ``x``."""
-    squared = np.einsum("ti,tij,tj->t", coefficients, gram, coefficients)
+    """Return ``||sum_i c_i x_i||`` for coefficients ``[T, m]`` and Gram matrices ``[T, m, m]`` of the vectors ``x``.
+
+    Each row is summed by itself, in an order that does not depend on how many rows there are (`einsum` picks one that does).
+    """
+    squared = ((gram * coefficients[:, None, :]).sum(axis=2) * coefficients).sum(axis=1)
     out: F64 = np.sqrt(np.maximum(squared, 0.0))
     return out
 

@@ -59,23 +59,30 @@ class RouterRule:
     def probabilities(self, dispatch: F64) -> F64:
         """Return the gate's values before selection ``[T, E]`` from dispatch scores ``[T, E]``."""
         if self.score_space == "logit":
-            return softmax(dispatch) if self.weight_rule.startswith("softmax") else 1.0 / (1.0 + np.exp(-dispatch))
+            return self._gate(dispatch)
         return dispatch if self.selection_bias is None else dispatch - self.selection_bias
+
+    def _gate(self, logits: F64) -> F64:
+        softmaxed = self.score_space == "softmax+bias" or (
+            self.score_space == "logit" and self.weight_rule.startswith("softmax")
+        )
+        out: F64 = softmax(logits) if softmaxed else 1.0 / (1.0 + np.exp(-logits))
+        return out
 
     def dispatch(self, logits: F64) -> F64:
         """Return dispatch scores ``[T, E]`` from exact logits ``[T, E]``."""
         if self.score_space == "logit":
             return logits
-        gate = softmax(logits) if self.score_space == "softmax+bias" else 1.0 / (1.0 + np.exp(-logits))
+        gate = self._gate(logits)
         return gate if self.selection_bias is None else gate + self.selection_bias
 
     def group_scores(self, dispatch: npt.NDArray[np.floating]) -> F64:
         """Return the groups' strengths ``[T, n_groups]``, added in float32 as the models do."""
-        grouped = dispatch.astype(np.float32).reshape(len(dispatch), self.n_groups, -1)
-        if self.group_mode == "max":
-            return grouped.max(axis=2).astype(np.float64)
-        best = np.sort(grouped, axis=2)[:, :, -2:]
-        out: F64 = best.sum(axis=2, dtype=np.float32).astype(np.float64)
+        size = dispatch.shape[1] // self.n_groups
+        grouped = dispatch.astype(np.float32).reshape(len(dispatch), self.n_groups, size)
+        taken = 1 if self.group_mode == "max" else 2
+        best = np.sort(grouped, axis=2)[:, :, -taken:].sum(axis=2, dtype=np.float32)
+        out: F64 = best.astype(np.float64)
         return out
 
     def admissible(self, dispatch: npt.NDArray[np.floating]) -> Mask:
@@ -88,8 +95,9 @@ class RouterRule:
 
     def order(self, dispatch: npt.NDArray[np.floating]) -> Ints:
         """Return expert ids ``[T, E]``: admissible ones by descending score, ties to the lower id, then the others."""
-        scores = dispatch.astype(np.float64)
-        return ranking(np.where(self.admissible(dispatch), scores, -np.inf))
+        if self.group_mode == "none":
+            return ranking(dispatch)
+        return ranking(np.where(self.admissible(dispatch), dispatch.astype(np.float64), -np.inf))
 
     def weights(self, dispatch: F64, members: Ints) -> F64:
         """Return combine weights ``[T, k]`` of given members ``[T, k]``."""

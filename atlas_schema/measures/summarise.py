@@ -6,6 +6,7 @@ Issuing a receipt stores its result; verifying recomputes it. No finding is comp
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,17 +22,24 @@ from atlas_schema.documents.receipt import (
     Findings,
     Floor,
     Interval,
+    MarginUse,
+    MatchedSuccess,
     Predicates,
     TaskSuccess,
 )
-from atlas_schema.evidence.source import EvidenceSource, read_all
+from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.measures.bootstrap import Strata, first_seed, second_seed
-from atlas_schema.measures.clusters import Clusters, clusters_of, merged_strata, strata_of
+from atlas_schema.measures.clusters import Clusters, merged_strata, strata_of
+from atlas_schema.measures.collect import Sums, collect
 from atlas_schema.measures.decide import Decision, agree, decide
+from atlas_schema.measures.definitions import DAMAGE, SUCCESS
 from atlas_schema.measures.geometry import F64
 from atlas_schema.measures.intervals import Interval as Estimate
 from atlas_schema.measures.intervals import Resampler, Statistic, family
+from atlas_schema.measures.matched import matched
+from atlas_schema.measures.occupancy import margin_use
 from atlas_schema.measures.runs import CellName, RunCells, damage_columns, run_cells
+from atlas_schema.measures.statements import Statements, three_states
 from atlas_schema.verdict.predicates import (
     ArmSummary,
     SuccessState,
@@ -55,17 +63,30 @@ def summarise(
     seed, under which every decision must hold again. Does not check that the rows are the ones the documents describe,
     nor that they obey the physics: those are the binding, contract and reproduction channels of verification.
     """
-    study = _Study(evidence, contract, preregistration, root, second)
+    return conclude(collect(evidence, contract, preregistration), contract, preregistration, root, second)
+
+
+def conclude(
+    sums: Sums, contract: Contract, plan: Preregistration, root: str, second: bytes | None = None
+) -> Findings:  # fmt: skip
+    """Compute every finding from what one pass over the evidence collected."""
+    study = _Study(sums, contract, plan, root, second)
     nulls = [(n.id, study.cells(f"null:{n.id}")) for n in contract.nuisances]
     floors = study.floors(nulls)
+    say = Statements(sums, plan.protected_layers, study.drift_strata[0].strata, study.domains)
+    occupied = {run: say.occupancy(run) for run in ("base", *(f"arm:{a.name}" for a in plan.arms))}
     arms, summaries = [], []
-    for planned in preregistration.arms:
-        findings, strict = study.arm(planned.name, floors)
+    for planned in plan.arms:
+        run = f"arm:{planned.name}"
+        use = margin_use(occupied["base"], occupied[run], contract.occupancy)
+        findings, strict = study.arm(planned.name, floors, say, use)
         arms.append(findings)
         rewrite = findings.predicates.protected_atlas_rewrite.value
         summaries.append(ArmSummary(planned.name, rewrite, findings.success.state, strict))
-    return Findings(floors=tuple(floors.values()), arms=tuple(arms),
-                    knowledge_expansive=knowledge_expansive(preregistration.arms, summaries))  # fmt: skip
+    return Findings(
+        floors=tuple(floors.values()), base=say.base(), occupancy=tuple(occupied.values()), arms=tuple(arms),
+        matched_success=study.matched(), knowledge_expansive=knowledge_expansive(plan.arms, summaries),
+    )  # fmt: skip
 
 
 def rounded(findings: Findings, contract: Contract) -> Findings:
@@ -96,12 +117,10 @@ class _Decided:
 class _Study:
     """What all runs share: clusters, strata, resamples of both seeds, and rounding."""
 
-    def __init__(
-        self, evidence: EvidenceSource, contract: Contract, plan: Preregistration, root: str, second: bytes | None
-    ) -> None:
-        self.evidence, self.contract, self.plan = evidence, contract, plan
+    def __init__(self, sums: Sums, contract: Contract, plan: Preregistration, root: str, second: bytes | None) -> None:
+        self.sums, self.contract, self.plan = sums, contract, plan
         self.rule: Bootstrap = contract.bootstrap
-        self.clusters: Clusters = clusters_of(read_all(evidence, "window"))
+        self.clusters: Clusters = sums.clusters
         self.domains = tuple(sorted(set(self.clusters.domains)))
         first = first_seed(root, digest_document(plan.model_dump(mode="json")))
         self.seeds = (first, second or second_seed(first))
@@ -118,7 +137,7 @@ class _Study:
         }  # fmt: skip
 
     def cells(self, run_id: str) -> RunCells:
-        return run_cells(self.evidence, run_id, self.plan.protected_layers, self.contract, self.clusters)
+        return run_cells(self.sums, run_id, self.plan.protected_layers, self.contract)
 
     def estimates(self, cells: RunCells, seed: int) -> list[Estimate]:
         return family(
@@ -141,7 +160,9 @@ class _Study:
             )
         return floors
 
-    def arm(self, name: str, floors: dict[CellName, Floor]) -> tuple[ArmFindings, bool]:
+    def arm(
+        self, name: str, floors: dict[CellName, Floor], say: Statements, use: MarginUse
+    ) -> tuple[ArmFindings, bool]:  # fmt: skip
         """Return the findings of one arm, and whether it refutes `knowledge_expansive` at ``alpha / arms``."""
         cells, strict = self._arm_cells(self.cells(f"arm:{name}"), floors)
         damage = self._damage(f"arm:{name}")
@@ -149,9 +170,11 @@ class _Study:
         rewrite = above_any([(f"layer {c.layer} {c.definition} {c.form}", c.state) for c in cells], "cell")
         harmed = above_any([(f"domain {d.domain}", d.state) for d in damage], "domain")
         findings = ArmFindings(
-            arm=name, cells=cells, damage=damage, success=success,
+            arm=name, cells=cells, damage=damage, success=success, reported=say.arm(f"arm:{name}"),
+            assumptions=say.assumptions(f"arm:{name}"), margin_use=use, three_states=three_states(cells, damage),
             predicates=Predicates(protected_atlas_rewrite=rewrite, base_domain_damage=harmed),
-            verdict=verdict(rewrite, harmed, success.state), flags=flags(rewrite, harmed, success.state),
+            verdict=verdict(rewrite, harmed, success.state),
+            flags=(*flags(rewrite, harmed, success.state), *(() if use.citable else ("margin not citable",))),
         )  # fmt: skip
         return findings, strict and strict_success
 
@@ -186,8 +209,9 @@ class _Study:
         return Interval(lower=float(estimate.simultaneous_lower), upper=_finite(estimate.simultaneous_upper))
 
     def _damage(self, run_id: str) -> tuple[DomainDamage, ...]:
-        columns = damage_columns(self.evidence, run_id, self.domains, self.clusters)
-        same = _same_weights(self.evidence, run_id)
+        columns = damage_columns(self.sums, run_id, self.domains)
+        base, run = self.sums.runs["base"], self.sums.runs[run_id]
+        same = (base.weights, base.fingerprint) == (run.weights, run.fingerprint)
         statistics = []
         for domain in self.domains:
             count = self.clusters.domains.count(domain)
@@ -205,7 +229,7 @@ class _Study:
             estimate, decision = both[0][at], agree(*(decide(e[at], tolerance, self.rule, -np.inf) for e in both))
             tokens = float(columns.denominator[:, at].sum())
             made.append(DomainDamage(
-                domain=domain, delta_nll_nats=float(columns.numerator[:, at].sum()) / tokens,
+                definition=DAMAGE, domain=domain, delta_nll_nats=float(columns.numerator[:, at].sum()) / tokens,
                 base_nll_nats=float(columns.base_nll[at]), tokens=int(tokens),
                 clusters=self.clusters.domains.count(domain), upper=_finite(estimate.upper),
                 simultaneous=self._simultaneous(estimate), monte_carlo_error=_finite(estimate.error),
@@ -222,7 +246,7 @@ class _Study:
 
     def _success(self, run_id: str) -> tuple[TaskSuccess, bool]:
         """Return task success and whether it is reached at ``alpha / arms``."""
-        score = self.evidence.read("task", (run_id,))["score"].astype(np.float64)
+        score = self.sums.scores[run_id]
         task, needed = self.plan.task, self.plan.task.target - self.plan.task.tolerance
         few = len(score) < self.contract.success.min_items
         reason = f"{len(score)} items; the contract needs {self.contract.success.min_items}" if few else ""
@@ -233,17 +257,22 @@ class _Study:
         )
         strict = [e.strict_lower is not None and e.strict_lower - _margin(e, self.rule) >= needed for e in both]
         found = TaskSuccess(
-            value=float(score.mean()), items=len(score), lower=_finite(both[0].lower),
+            definition=SUCCESS, value=float(score.mean()), items=len(score), lower=_finite(both[0].lower),
             upper=_finite(both[0].upper), target=task.target, tolerance=task.tolerance, state=state, reason=why,
             assurance="recomputed",
         )  # fmt: skip
         return found, all(strict)
 
-
-def _same_weights(evidence: EvidenceSource, run_id: str) -> bool:
-    runs = read_all(evidence, "run")
-    known = dict(zip(runs["run_id"], zip(runs["weights_digest"], runs["fingerprint"], strict=True), strict=True))
-    return "base" in known and known["base"] == known.get(run_id)
+    def matched(self) -> tuple[MatchedSuccess, ...]:
+        """Compare every two arms on the same items."""
+        names = [a.name for a in self.plan.arms]
+        scores = {name: self.sums.scores[f"arm:{name}"] for name in names}
+        resamplers = self._item_strata(len(scores[names[0]]))
+        few = self.contract.success.min_items
+        return tuple(
+            matched(a, b, scores[a], scores[b], resamplers, self.plan.task.tolerance, few)
+            for a, b in combinations(names, 2)
+        )
 
 
 def _score_interval(score: F64, resampler: Resampler, refused: str, arms: int) -> Estimate:

@@ -17,7 +17,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "kind": "verification_report", "schema_version": "1.0", "verifier": f"atlas-schema {__version__}",
         "document": report.document, "document_kind": report.kind or None, "profile": report.profile,
         "outcome": headline(report), "exit_code": int(code), "arm": report.arm or None, "claim": report.claim,
-        "verdict": report.verdict, "reasons": list(report.reasons), "require": report.require,
+        "verdict": report.verdict, "reasons": list(report.reasons), "remarks": list(report.remarks), "require": report.require,
         "channels": [
             {
                 "channel": c.value, "required": c in report.required, "status": report.status(c).value,

@@ -68,6 +68,7 @@ def _head(report: Report) -> list[str]:
         lines += [f"  because {reason}" for reason in report.reasons[:SHOWN]]
         hidden = len(report.reasons) - SHOWN
         lines += [f"  ... and {hidden} more reasons; --report json lists them"] if hidden > 0 else []
+        lines += [f"  beside it: {remark}" for remark in report.remarks]
     elif report.claim is not None:
         lines.append(f"The receipt claims that arm '{report.arm}' is '{report.claim}'; no verdict was recomputed.")
     return lines

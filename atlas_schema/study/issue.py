@@ -38,7 +38,7 @@ def build_receipt(
         contract=DocumentReference(id=contract.id, digest=contract_digest(contract)),
         preregistration=DigestOnly(digest=digest_of(plan)),
         run_log=LogHead(head=log.steps[-1].hash, steps=len(log.steps)), subjects=tuple(subjects_of(evidence)),
-        extraction=extraction_of(evidence),
+        extraction=extraction_of(evidence, {r.name: r.rows for r in roots}),
         evidence=Evidence(root=root, tables=tuple(TableSummary(name=r.name, rows=r.rows, root=r.root) for r in roots)),
         findings=findings, judgement=Readings(reading=None), notes="",
     )  # fmt: skip

@@ -37,7 +37,6 @@ from atlas_schema.study.probe import (
     token_digest,
 )
 
-
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 """How configurations name the number of routed experts."""
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from atlas_schema.documents.receipt import Receipt
 from atlas_schema.evidence.digest import TableRoot, evidence_root
-from atlas_schema.evidence.source import EvidenceSource, table_roots
 from atlas_schema.verify.outcome import ChannelResult, Problem
 
 
-def check_binding(receipt: Receipt, evidence: EvidenceSource, result: ChannelResult) -> None:
-    """Digest every table and compare names, rows, roots (B001 to B004)."""
-    found = table_roots(evidence)
+def check_binding(receipt: Receipt, found: Sequence[TableRoot], result: ChannelResult) -> None:
+    """Compare the digests of all tables, ``found`` in order of declaration, with names, rows, roots (B001 to B004)."""
     stated = {t.name: TableRoot(t.name, t.rows, t.root) for t in receipt.evidence.tables}
     result.unit = "tables"
     if [t.name for t in receipt.evidence.tables] != [t.name for t in found]:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from atlas_schema.canonical import digest_document
 from atlas_schema.documents.base import Document
 from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.documents.receipt import Receipt
 from atlas_schema.documents.run_log import RunLog, Step
-from atlas_schema.errors import AtlasError
-from atlas_schema.evidence.columns import Rows
-from atlas_schema.evidence.source import EvidenceSource, read_all
-from atlas_schema.evidence.tables import STUDY_TABLES
 from atlas_schema.measures.definitions import DAMAGE, DEFINITIONS, SUCCESS
 from atlas_schema.protocol.log import chain_faults
-from atlas_schema.study.plan import overlap_runs, planned_rows, planned_runs
-from atlas_schema.study.probe import positions_for, token_digest
+from atlas_schema.study.plan import planned_rows, planned_runs
 from atlas_schema.verify.outcome import ChannelResult, Problem
 
 
@@ -114,6 +107,9 @@ def _plan_faults(plan: Preregistration, contract: Contract) -> Iterator[tuple[tu
                    f"{len(set(digests))} distinct")  # fmt: skip
     domain: dict[str, str] = {}
     for i, w in enumerate(plan.windows):
+        if w.predicted_bytes > w.n_bytes:
+            yield (("windows", i, "predicted_bytes"), "A window predicts more bytes than it has.", str(w.predicted_bytes),
+                   f"at most {w.n_bytes}")  # fmt: skip
         if domain.setdefault(w.cluster_id, w.domain) != w.domain:
             yield ("windows", i, "domain"), "One document stands in two domains.", w.domain, domain[w.cluster_id]
     if min(w.n_tokens for w in plan.windows) - plan.first_allowed_position < plan.positions_per_window:
@@ -205,122 +201,3 @@ def _has(step: Step, *, inputs: str = "", outputs: str = "") -> bool:
         not wanted or any(a.digest == wanted for a in group)
         for wanted, group in ((inputs, step.inputs), (outputs, step.outputs))
     )
-
-
-def check_rows(evidence: EvidenceSource, plan: Preregistration, contract: Contract, result: ChannelResult) -> None:
-    """Check windows (C011) and that every cell holds exactly the expected rows (C010)."""
-    result.check()
-    window = read_all(evidence, "window")
-    faults = list(_window_faults(window, plan, evidence))
-    for what, where, stated, expected in faults[:5]:
-        result.report(Problem("ATL-C011", what, where=where, stated=stated, recomputed=expected,
-                              todo="the evidence must hold the pre-registered windows and no others"))  # fmt: skip
-    if faults:
-        return
-    for table in STUDY_TABLES:
-        if table != "window":
-            _check_table(evidence, table, plan, contract, window, result)
-
-
-def _window_faults(
-    window: Rows, plan: Preregistration, evidence: EvidenceSource
-) -> Iterator[tuple[str, str, str, str]]:
-    planned = {w.window_id: w for w in plan.windows}
-    if list(window["window_id"]) != sorted(planned):
-        missing, extra = (
-            sorted(set(planned) - set(window["window_id"])),
-            sorted(set(window["window_id"]) - set(planned)),
-        )
-        yield ("The windows are not the pre-registered ones.", "table window",
-               f"{window.n} windows; extra {', '.join(extra[:3]) or 'none'}",
-               f"{len(planned)}; missing {', '.join(missing[:3]) or 'none'}")  # fmt: skip
-        return
-    offsets = window.offsets("tokens")
-    for i, name in enumerate(window["window_id"]):
-        w, tokens = planned[name], window["tokens"][offsets[i] : offsets[i + 1]].tolist()
-        where = f"table window, window_id={name}"
-        for column, value in (
-            ("cluster_id", w.cluster_id),
-            ("domain", w.domain),
-            ("split", w.split),
-            ("n_bytes", w.n_bytes),
-            ("predicted_bytes", w.predicted_bytes),
-        ):
-            if window[column][i] != value:
-                yield f"{column} is not the pre-registered one.", where, str(window[column][i]), str(value)
-        if len(tokens) != w.n_tokens or token_digest(tokens) != w.token_digest:
-            yield "The tokens are not the pre-registered ones.", where, token_digest(tokens), w.token_digest
-            continue
-        try:
-            positions = positions_for(
-                w.token_digest, w.n_tokens, plan.positions_per_window, plan.first_allowed_position
-            )
-        except AtlasError as error:
-            yield error.what, where, error.found, error.expected
-            continue
-        if window["positions"][i].tolist() != positions:
-            yield (
-                "The sampled positions are not those that follow from the tokens.",
-                where,
-                str(window["positions"][i].tolist()),
-                str(positions),
-            )
-
-
-def _check_table(
-    evidence: EvidenceSource, table: str, plan: Preregistration, contract: Contract, window: Rows, result: ChannelResult
-) -> None:
-    """Compare keys of every partition with the planned ones."""
-    runs = planned_runs(plan, contract)
-    evaluated = any(w.split == "evaluation" for w in plan.windows)
-    if table in ("update", "update_vector"):
-        runs = [r for r in runs if r != "base" and (table == "update" or evaluated)]
-    if table == "overlap":
-        runs = overlap_runs(plan) if plan.overlap_pairs else []
-    layered = table in ("layer", "routing", "state", "update", "update_vector", "overlap")
-    expected = {(r, layer) for r in runs for layer in plan.protected_layers} if layered else {(r,) for r in runs}
-    found = evidence.partitions(table)
-    if table == "run":
-        stored = set(evidence.read("run", ())["run_id"])
-        result.check()
-        if stored != set(runs):
-            _absent(result, table, f"runs {', '.join(sorted(stored))}", f"runs {', '.join(sorted(runs))}")
-        return
-    result.check(max(1, len(expected)))
-    if set(found) != expected:
-        missing, extra = sorted(expected - set(found)), sorted(set(found) - expected)
-        _absent(result, table, f"without {missing[:3] or 'none'}; beyond {extra[:3] or 'none'}", f"{len(expected)} cells",
-                contradiction=bool(extra))  # fmt: skip
-        return
-    if table in ("layer", "overlap"):
-        return  # a layer is one row; which pairs an overlap table must hold is checked with what they follow from
-    key = _expected_key(table, plan, window)
-    for partition in found:
-        rows = evidence.read(table, partition)
-        same = rows.n == len(key[0]) and all(
-            (rows[name] == values).all() for name, values in zip(_names(table), key, strict=True)
-        )
-        if not same:
-            _absent(result, f"{table} {partition}", f"{rows.n} rows", f"{len(key[0])} rows with the planned keys")
-
-
-def _names(table: str) -> tuple[str, ...]:
-    return ("item_id",) if table == "task" else ("window_id", "position")
-
-
-def _expected_key(table: str, plan: Preregistration, window: Rows) -> tuple[np.ndarray, ...]:
-    if table == "task":
-        return (np.array(sorted(i.item_id for i in plan.task.items), dtype=object),)
-    lengths = np.diff(window.offsets("tokens"))
-    if table in ("state", "update", "update_vector"):
-        kept = window["split"] == "evaluation" if table == "update_vector" else np.ones(window.n, dtype=np.bool_)
-        positions = window["positions"][kept].astype(np.int64)
-        return np.repeat(window["window_id"][kept], positions.shape[1]), positions.reshape(-1)
-    counts = lengths - 1 if table == "output" else lengths
-    return np.repeat(window["window_id"], counts), np.concatenate([np.arange(c) for c in counts])
-
-
-def _absent(result: ChannelResult, where: str, stated: str, expected: str, *, contradiction: bool = False) -> None:
-    result.report(Problem("ATL-C010", "A table does not hold the expected rows.", where=f"table {where}", stated=stated,
-                          recomputed=expected, unproven=not contradiction,
-                          todo="resume the extraction with the same command until every planned run is complete"))  # fmt: skip

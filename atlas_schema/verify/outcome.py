@@ -107,6 +107,11 @@ class ChannelResult:
     def report(self, problem: Problem) -> None:
         self.problems.append(problem)
 
+    def absorb(self, other: ChannelResult) -> None:
+        """Add what was found apart from this channel."""
+        self.checked, self.total, self.unit = self.checked + other.checked, self.total + other.total, other.unit
+        self.problems += other.problems
+
     @property
     def status(self) -> Status:
         """Contradictions first, then gaps; a channel that checked nothing is never green."""
@@ -135,6 +140,7 @@ class Report:
     facts: dict[str, str] = field(default_factory=dict)
     establishes_not: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     fault: str = ""
     usage: str = ""
     interrupted: bool = False

@@ -54,7 +54,7 @@ B005 | The pre-registration is the one that the reviewer pinned. | A date in a d
 K001 | A signature under a pinned key covers the receipt. | Keys inside a document vouch for nothing. | verification.md
 R001 | Runs have the roles, models and digests that the receipt and the pre-registration state. | A receipt is about particular weights. | measures.md, 2
 R002 | Base and arms ran under one numerics fingerprint; a null arm differs in exactly its nuisance. | Otherwise numerics pass for drift, or drift for numerics. | measures.md, 2
-R003 | Layer constants are consistent: sizes, tensor digests of the stored gain and router, known rules, identity permutation, small reconstruction error. | Everything else is recomputed from them. | measures.md, 1
+R003 | Layer constants are consistent: sizes, tensor digests of what is stored, exactly the digests that the layer has tensors for, known rules, identity permutation, small reconstruction error. | Everything else is recomputed from them. | measures.md, 1
 R004 | A state obeys its normalisation: ||z||² = d (1 - eps/r²). | Invented states rarely do. | measures.md, 1 (1)
 R005 | Dispatch scores follow from state, gain and router within rounding. | Scores could otherwise be written to taste. | measures.md, 1 (2)
 R006 | Executed experts are distinct, in range, the top k of the scores; competitors and margins are theirs. | A margin is a claim about a boundary. | measures.md, 1 (3)
@@ -65,9 +65,18 @@ R010 | ||ΔV||, ||y|| and ||Δy|| agree with the Gram matrix. | They were record
 R011 | Bitwise equal tensors give no same-state drift. If every expert differs, some update does; if tensors before a layer differ, some state does. | Zero drift of changed weights, or drift of unchanged ones, is impossible. | measures.md, 1 (10)
 R012 | Losses and entropies are not negative; scores of greedy exact match are 0 or 1. | Damage and success are means of them. | measures.md, 5
 R013 | Every finding equals the one recomputed from the rows. | That is what a receipt is. | measures.md, 6
-R015 | Columns that this version neither writes nor recomputes hold nothing. | What nobody checks must not look checked. | format.md, Tables
+R015 | Columns that may be null hold values exactly where there is something to hold: admissible experts and group margins with group limits, transport angles and divergences of arms. | A token left out changes a mean, and a number where nothing was measured is invented. | format.md, Tables
 R016 | The base's own updates at its own states are the same in every run's rows. | A drift is relative to them; inflated in one arm's rows only, they would shrink its drift. | measures.md, 2
 R017 | Tensor digests agree with the weights' digests and distances, and with the layers before. | Changed weights that claim to be equal would excuse what their rows show. | format.md, Tensor digests
+R020 | A router's rule is one: groups divide the experts and leave enough of them, weights and scores share their gate, and an arm's constants are the base's. | Sets, weights and margins are held to this rule. | measures.md, 1 (7)
+R021 | Admissible experts are whole groups, as many as are kept, none weaker than a dropped one; members are among them; the group margin is theirs. | A group limit could otherwise excuse any set. | measures.md, 1 (3)
+R022 | The field changes by no more than weights and updates allow: ||ΔV|| ≤ Σ abs(Δρ) ||v0|| + Σ ρ1 ||δ||. | Small changes lie below the resolution of R010. | measures.md, 1 (11)
+R023 | Stored update vectors have the inner products of the Gram matrix and the tangent parts of their updates. | They are what others would reuse. | measures.md, 1 (12)
+R024 | Overlap maps are of the pairs most often active together in the base's sets, with the visits recounted. | Pairs chosen afterwards can drift as little as one likes. | measures.md, 1 (13)
+R025 | Maps of equal experts do not drift; ranks, condition numbers, residuals and sizes are possible ones, and the base's the same in every run's rows. | What needs the weights cannot be recomputed; what contradicts itself can be seen. | measures.md, 1 (13)
+R026 | A transport angle is between 0 and 1, 0 where attention and norm of the layer are the base's, and not 0 everywhere where they are not. | It separates what a layer does to its input from what arrives. | measures.md, 1 (14)
+R027 | A divergence from the base is not negative, 0 for the base's weights, and at least what the two losses of each token imply. | Losses and divergence come from the same distributions. | measures.md, 1 (15)
+R028 | Loss, entropy, most likely token and the token that followed fit each other. | A loss lowered by hand contradicts the rest of its row. | measures.md, 1 (15)
 R014 | Subjects and extraction repeat table `run`. | A receipt must not describe another model than its evidence. | format.md, Receipt
 D001 | The claimed verdict is the recomputed one. | The claim is what people will quote. | measures.md, 7
 D002 | The decision holds under the reviewer's seed. | A verdict must not hang on a lucky resample. | measures.md, 6

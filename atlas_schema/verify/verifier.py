@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from atlas_schema.documents.base import Document
 from atlas_schema.documents.contract import Contract
@@ -30,6 +31,10 @@ from atlas_schema.verify import consistency
 from atlas_schema.verify.documents import Parsed, parse
 from atlas_schema.verify.outcome import PROFILES, Channel, Problem, Report, Status
 from atlas_schema.verify.reading import position
+
+if TYPE_CHECKING:
+    from atlas_schema.measures.collect import Sums
+    from atlas_schema.verify.examine import Examined
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +143,27 @@ def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, re
             report.establishes_not += (f"why {run} was extracted more than once, with different models or settings",)
     if Channel.BINDING not in report.required:
         return
-    # 4. Admission of the evidence, then binding.
-    evidence = _bound_evidence(submission, options, receipt, plan, report)
-    if evidence is None or report.status(Channel.CONTRACT) is Status.FAILED:
+    # 4 to 6. Admission of the evidence, then one pass over its rows.
+    examined = _examined(submission, options, plan, contract, report)
+    if examined is None:
         return
-    try:
-        # 5. Contract: the rows are the planned ones.
-        consistency.check_rows(evidence, plan, contract, report.channel(Channel.CONTRACT))
-        if report.status(Channel.CONTRACT) is Status.PASSED and Channel.REPRODUCTION in report.required:
-            # 6. Reproduction.
-            findings = _reproduce(options, receipt, plan, contract, evidence, report)
-            # 7. Decision.
-            if findings is not None:
-                _decide(options, receipt, plan, contract, evidence, findings, report)
-    except EvidenceError as error:
-        _inadmissible(error, report)
+    # 4. Binding: are these the rows? Nothing that was found in others is told.
+    from atlas_schema.verify.binding import check_binding
+
+    result = report.channel(Channel.BINDING)
+    check_binding(receipt, examined.roots, result)
+    report.channel(Channel.ADMISSION).check(len(receipt.evidence.tables))
+    if result.status is not Status.PASSED or report.status(Channel.CONTRACT) is Status.FAILED:
+        return
+    # 5. Contract: the rows are the planned ones.
+    report.channel(Channel.CONTRACT).absorb(examined.contract)
+    if examined.error is not None:
+        _inadmissible(examined.error, report)
+    elif report.status(Channel.CONTRACT) is Status.PASSED and Channel.REPRODUCTION in report.required:
+        # 6. Reproduction. 7. Decision.
+        made = _reproduce(receipt, plan, contract, examined, report)
+        if made is not None:
+            _decide(options, receipt, plan, contract, *made, report)
 
 
 def _supporting(
@@ -197,10 +208,11 @@ def _missing(report: Report, kind: str) -> None:
                           todo=f"put {kind}.json beside the receipt{option}"))  # fmt: skip
 
 
-def _bound_evidence(
-    submission: Submission, options: Options, receipt: Receipt, plan: Preregistration, report: Report
-) -> EvidenceSource | None:
-    from atlas_schema.verify.binding import check_binding
+def _examined(
+    submission: Submission, options: Options, plan: Preregistration, contract: Contract, report: Report
+) -> Examined | None:
+    """Open the evidence and read it once. Returns None where there is none, or it is not admissible."""
+    from atlas_schema.verify.examine import examine  # reading a document alone needs neither rows nor measures
 
     result = report.channel(Channel.BINDING)
     if options.pin is not None:
@@ -212,14 +224,12 @@ def _bound_evidence(
         result.report(Problem("ATL-B001", "The evidence is absent.", where="folder evidence/ beside the receipt", unproven=True,
                               todo="give the folder of Parquet files with --evidence"))  # fmt: skip
         return None
+    reproduce = Channel.REPRODUCTION in report.required and report.status(Channel.CONTRACT) is not Status.FAILED
     try:
-        evidence = submission.open_evidence()
-        check_binding(receipt, evidence, result)
+        return examine(submission.open_evidence(), plan, contract, reproduce=reproduce)
     except EvidenceError as error:
         _inadmissible(error, report)
         return None
-    report.channel(Channel.ADMISSION).check(len(receipt.evidence.tables))
-    return evidence if result.status is Status.PASSED else None
 
 
 def _check_pin(pin: str, document: Document, report: Report) -> None:
@@ -241,45 +251,43 @@ def _inadmissible(error: EvidenceError, report: Report) -> None:
 
 
 def _reproduce(
-    options: Options,
-    receipt: Receipt,
-    plan: Preregistration,
-    contract: Contract,
-    evidence: EvidenceSource,
-    report: Report,
-) -> Findings | None:
+    receipt: Receipt, plan: Preregistration, contract: Contract, examined: Examined, report: Report
+) -> tuple[Sums, Findings] | None:
     """Run steps 6a (rows) and 6b (findings); rows that break the physics support no findings."""
-    from atlas_schema.measures.summarise import summarise
+    from atlas_schema.measures.summarise import conclude
     from atlas_schema.verify import reproduction
 
     result = report.channel(Channel.REPRODUCTION)
-    reproduction.check_runs(receipt, evidence, plan, contract, result)
-    reproduction.check_physics(evidence, plan, contract, result)
-    if result.problems:
+    try:
+        reproduction.check_runs(receipt, examined.evidence, plan, contract, result)
+    except RowsError as error:
+        _inadmissible(error, report)
         return None
-    findings = summarise(evidence, contract, plan, receipt.evidence.root)
+    result.absorb(examined.physics)
+    if result.problems or examined.sums is None:
+        return None
+    findings = conclude(examined.sums, contract, plan, receipt.evidence.root)
     reproduction.check_findings(receipt, findings, contract, result)
-    return findings
+    return examined.sums, findings
 
 
 def _decide(
-    options: Options, receipt: Receipt, plan: Preregistration, contract: Contract, evidence: EvidenceSource,
-    findings: Findings, report: Report,
+    options: Options, receipt: Receipt, plan: Preregistration, contract: Contract, sums: Sums, findings: Findings, report: Report
 ) -> None:  # fmt: skip
     result = report.channel(Channel.DECISION)
     result.check()
     by_arm = {a.arm: a for a in findings.arms}
     report.verdict = by_arm[receipt.claim.arm].verdict
-    report.reasons = _reasons(by_arm[receipt.claim.arm])
+    report.reasons, report.remarks = _reasons(by_arm[receipt.claim.arm]), _remarks(by_arm[receipt.claim.arm])
     if report.verdict != receipt.claim.verdict:
         result.report(Problem("ATL-D001", "The rows do not support the claim.", document="receipt", path=("claim", "verdict"),
                               stated=receipt.claim.verdict, recomputed=report.verdict,
                               todo="read the recomputed predicates; quote those, not the claim"))  # fmt: skip
     if options.seed is not None:
-        from atlas_schema.measures.summarise import summarise
+        from atlas_schema.measures.summarise import conclude
 
         result.check()
-        again = {a.arm: a for a in summarise(evidence, contract, plan, receipt.evidence.root, options.seed).arms}
+        again = {a.arm: a for a in conclude(sums, contract, plan, receipt.evidence.root, options.seed).arms}
         if again[receipt.claim.arm].verdict != report.verdict:
             result.report(Problem("ATL-D002", "The verdict changes with your seed.", stated=report.verdict,
                                   recomputed=again[receipt.claim.arm].verdict, unproven=True))  # fmt: skip
@@ -296,6 +304,17 @@ def _reasons(arm: ArmFindings) -> tuple[str, ...]:
     score = arm.success
     task = [] if score.state == "reached" else [f"task score {score.value:.3f}: {score.state}, {score.reason}"]
     return (*cells, *domains, *task)
+
+
+def _remarks(arm: ArmFindings) -> tuple[str, ...]:
+    """Return what stands beside the verdict and decided nothing of it, from the recomputed findings."""
+    three = arm.three_states
+    states = (
+        f"boundary sensitivity {three.boundary_sensitivity}, co-active compatibility {three.coactive_compatibility}, "
+        f"output damage {three.output_damage}"
+    )
+    margin = () if arm.margin_use.citable else (f"margins may not be cited: {arm.margin_use.reason}",)
+    return (states.replace("not_applicable", "not applicable"), *margin)
 
 
 def _locate(report: Report, raws: dict[str, bytes | None]) -> None:

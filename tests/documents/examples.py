@@ -12,6 +12,7 @@ from simulator import PRESERVED, REWRITTEN, Settings, StudySimulator
 from atlas_schema.documents.schema import MODELS, shipped_schema
 from atlas_schema.evidence.source import table_roots
 from atlas_schema.measures.summarise import summarise
+from atlas_schema.study.describe import extraction_of
 
 KINDS = tuple(MODELS)
 
@@ -61,8 +62,7 @@ def _receipt(made: StudySimulator) -> dict[str, Any]:
         "contract": made.preregistration.contract.model_dump(mode="json"),
         "preregistration": {"digest": made.preregistration_digest()},
         "run_log": {"head": made.run_log.steps[-1].hash, "steps": len(made.run_log.steps)}, "subjects": subjects,
-        "extraction": {"extractor": "atlas-schema 0.1.0", "adapter": "olmoe",
-                       "fingerprint": {"dtype": "float32", "attention": "eager"}},
+        "extraction": extraction_of(made.source(), made.counts()).model_dump(mode="json"),
         "evidence": {"root": made.evidence_root(), "tables": roots}, "findings": findings.model_dump(mode="json"),
         "judgement": {"reading": {"value": "plausible", "author": "a person", "time": "2026-01-02T00:00:00Z",
                                   "basis": "the numbers"}},

@@ -94,7 +94,7 @@ def plan(tmp_path: Path, model: Path) -> Plan:
         windows=write_lines(tmp_path / "windows.jsonl", [window("b"), window("a", TEXT + " fox")]),
         task=write_lines(tmp_path / "task.jsonl", [{"item_id": "i", "prompt": "the quick", "answer": "brown"}]),
         contract=small_study().contract, protected_layers=(0, 2), positions_per_window=3, first_allowed_position=1,
-        target=0.9, tolerance=0.1, damage_tolerance_nats=0.05,
+        overlap_pairs=4, target=0.9, tolerance=0.1, damage_tolerance_nats=0.05,
         arms=(PlannedArm(name="one", policy="lora", chart_preserving=True),), pilot=None, notes="none",
     )  # fmt: skip
 

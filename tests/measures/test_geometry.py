@@ -22,13 +22,18 @@ from atlas_schema.measures.geometry import (
     angle,
     quadratic_norm,
     ranking,
-    routing_weights,
     softmax,
     tangent_squared,
     unpack_gram,
 )
+from atlas_schema.measures.routers import RouterRule
 
 F64 = npt.NDArray[np.float64]
+
+
+def rule(weights: str) -> RouterRule:
+    return RouterRule("logit", weights, 1.0, None, "none", 1, 1)
+
 
 COORDINATES = st.floats(-1e3, 1e3).map(lambda x: 0.0 if abs(x) < 1e-3 else x)
 
@@ -109,8 +114,8 @@ def test_routing_weights_are_the_softmax_of_the_members(scores: npt.NDArray[np.f
     logits = scores.astype(np.float64)
     k = data.draw(st.integers(1, logits.shape[1]))
     members = ranking(logits)[:, :k]
-    plain = routing_weights(logits, members, "softmax_topk")
-    renormalised = routing_weights(logits, members, "softmax_topk_renormalised")
+    plain = rule("softmax_topk").weights(logits, members)
+    renormalised = rule("softmax_topk_renormalised").weights(logits, members)
     for t, row in enumerate(logits.tolist()):
         total = math.fsum(math.exp(x) for x in row)
         chosen = [math.exp(row[e]) for e in members[t]]
@@ -126,11 +131,6 @@ def test_softmax_has_the_gauge_of_logits(scores: npt.NDArray[np.float32], shift:
     logits = scores.astype(np.float64)
     assert softmax(logits + shift) == pytest.approx(softmax(logits), rel=1e-9)
     assert softmax(logits * 1000).sum(axis=1) == pytest.approx(1.0)
-
-
-def test_an_unknown_weight_rule_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown weight rule"):
-        routing_weights(np.zeros((1, 2)), np.zeros((1, 1), dtype=np.int64), "sigmoid_topk")
 
 
 # --- Gram matrices ----------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_sets_competitors_and_margins_follow_from_scores(rows: dict[str, list[di
         scores = np.array(state["dispatch"], dtype=np.float32)
         assert row["margin"] == scores[order[k - 1]] - scores[order[k]] >= 0
         assert bool(row["flags"] & 1) == (row["margin"] == 0)
-        expected = routing_weights(np.array([state["dispatch"]]), np.array([order[:k]]), "softmax_topk_renormalised")[0]
+        expected = rule("softmax_topk_renormalised").weights(np.array([state["dispatch"]]), np.array([order[:k]]))[0]
         assert state["weights"] == pytest.approx(expected, rel=2.0**-8 if state["run_id"] == "null:dtype" else 1e-5)
 
 

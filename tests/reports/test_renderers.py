@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulator import COLLAPSED, StudySimulator, small
 from verify.forging import OTHER_PLAN, as_json, honest, reissued, study, verified
 
 from atlas_schema.reports import json as json_report
 from atlas_schema.reports import text as text_report
+from atlas_schema.study.issue import build_receipt
 from atlas_schema.verify.outcome import Channel, Code, Problem, Report, exit_code
 from atlas_schema.verify.verifier import Options
 
@@ -27,6 +29,7 @@ def noisy_reports(draw: st.DrawFn) -> Report:
     report = Report(draw(texts), claim=draw(texts), verdict=draw(texts), arm=draw(texts), require=draw(texts))
     report.usage, report.fault = draw(st.just("") | texts), draw(st.just("") | texts)
     report.facts = draw(st.dictionaries(texts, texts, max_size=2))
+    report.remarks = tuple(draw(st.lists(texts, max_size=2)))
     report.establishes_not = tuple(draw(st.lists(texts, max_size=2)))
     for channel in draw(st.sets(st.sampled_from(list(Channel)), max_size=3)):
         path = tuple(draw(st.lists(texts | st.integers(0, 9), max_size=3)))
@@ -154,3 +157,21 @@ def test_the_json_of_a_problem_has_every_field() -> None:
     report.channel(Channel.BINDING).report(Problem("ATL-B003", "changed"))
     (entry,) = json.loads(json_report.render(report))["channels"][3]["problems"]
     assert len(entry) == len(fields(Problem)) + 1  # a position is a line and a column
+
+
+def test_what_stands_beside_the_verdict_is_shown_and_decides_nothing() -> None:
+    report = verified(study(), honest())
+    assert exit_code(report) is Code.VERIFIED
+    three = next(a.three_states for a in honest().findings.arms if a.arm == report.arm)
+    line = f"  beside it: boundary sensitivity {three.boundary_sensitivity}, co-active compatibility {three.coactive_compatibility}"
+    assert line in text_report.render(report)
+    assert json.loads(json_report.render(report))["remarks"] == list(report.remarks)
+    assert exit_code(replace(report, remarks=("anything",))) is Code.VERIFIED
+
+
+def test_degenerate_occupancy_is_shown_with_its_numbers() -> None:
+    made = StudySimulator.make(small(arms=(COLLAPSED,)))
+    receipt = build_receipt(made.source(), made.preregistration, made.contract, made.run_log, "collapsed")
+    shown = text_report.render(verified(made, receipt))
+    assert "  beside it: margins may not be cited: layer 0: effective experts fell to 0." in shown
+    assert "experts are no longer used; the contract admits 0.8 and 0" in shown

@@ -138,7 +138,7 @@ def test_a_receipt_repeats_table_run() -> None:
     assert [(x.run_id, x.model, x.weights_digest) for x in receipt.subjects] == [
         (r["run_id"], r["model"], r["weights_digest"]) for r in rows
     ]
-    assert receipt.extraction == extraction_of(study().source())
+    assert receipt.extraction == extraction_of(study().source(), study().counts())
     assert receipt.extraction.fingerprint["dtype"] == "float32"
 
 
@@ -146,7 +146,7 @@ def test_a_receipt_repeats_table_run() -> None:
 def test_odd_fingerprints_are_described_and_not_trusted(libraries: str) -> None:
     at = study().find("run", run_id="base")
     text = '{"dtype": "float32", "libraries": ' + libraries + "}"
-    described = extraction_of(study().with_value("run", at, "fingerprint", text).source())
+    described = extraction_of(study().with_value("run", at, "fingerprint", text).source(), study().counts())
     assert described.extractor.startswith("atlas-schema ")
 
 

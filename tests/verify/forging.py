@@ -102,7 +102,7 @@ def reissued(s: StudySimulator, arm: str = "frozen", *, receipt: Receipt | None 
     forged["preregistration"] = {"digest": digest_of(s.preregistration)}
     forged["run_log"] = {"head": s.run_log.steps[-1].hash, "steps": len(s.run_log.steps)}
     forged["subjects"] = [x.model_dump(mode="json") for x in subjects_of(s.source())]
-    forged["extraction"] = extraction_of(s.source()).model_dump(mode="json")
+    forged["extraction"] = extraction_of(s.source(), s.counts()).model_dump(mode="json")
     return s, forged
 
 

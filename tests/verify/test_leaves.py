@@ -7,7 +7,8 @@ findings) is computed once and remembered.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,10 +19,9 @@ from verify.forging import Json, as_json, honest, study, verified
 
 from atlas_schema.canonical import canonical_json
 from atlas_schema.documents.receipt import FREE_TEXT
-from atlas_schema.evidence.source import table_roots
 from atlas_schema.measures import summarise as measures
-from atlas_schema.verify import binding, consistency, documents, reproduction, verifier
-from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Report, exit_code
+from atlas_schema.verify import documents, examine, verifier
+from atlas_schema.verify.outcome import Code, Report, exit_code
 from atlas_schema.verify.reading import pointer
 
 Path = tuple[str | int, ...]
@@ -38,7 +38,9 @@ ARM = "close"
 def study_is_looked_at_once() -> Iterator[None]:
     """Remember what no receipt enters. Each function is run once for real; the receipt's own checks are untouched."""
     s = study()
-    roots = table_roots(s.source())
+    examined = examine.examine(s.source(), s.preregistration, s.contract, reproduce=True)
+    assert not examined.contract.problems
+    assert not examined.physics.problems
     findings = measures.summarise(s.source(), s.contract, s.preregistration, s.evidence_root())
     parse = documents.parse
     parsed: dict[tuple[str, bytes], Any] = {}
@@ -48,19 +50,10 @@ def study_is_looked_at_once() -> Iterator[None]:
             parsed[name, raw] = parse(name, raw, kind, report)
         return parsed[name, raw]
 
-    def checked_once(check: Callable[..., None], *given: Any) -> Callable[..., None]:
-        first = ChannelResult(Channel.CONTRACT)
-        check(*given, first)
-        assert not first.problems
-        return lambda *args: args[-1].check(first.checked)
-
-    given_rows = (s.source(), s.preregistration, s.contract)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verifier, "parse", parse_once)
-        patch.setattr(binding, "table_roots", lambda _: roots)
-        patch.setattr(measures, "summarise", lambda *_: findings)
-        patch.setattr(consistency, "check_rows", checked_once(consistency.check_rows, *given_rows))
-        patch.setattr(reproduction, "check_physics", checked_once(reproduction.check_physics, *given_rows))
+        patch.setattr(examine, "examine", lambda *_, **__: replace(examined))
+        patch.setattr(measures, "conclude", lambda *_: findings)
         yield
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from simulator import CHANGES, StudySimulator
+from simulator import CHANGES, PRESERVED, StudySimulator, grouped
 from verify.forging import (
     FROZEN,
     Json,
@@ -40,7 +40,7 @@ from atlas_schema.study.issue import build_receipt
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code
-from atlas_schema.verify.physics import check_digests
+from atlas_schema.verify.physics.layers import check_digests
 from atlas_schema.verify.rules import RULES
 from atlas_schema.verify.verifier import Options
 
@@ -284,6 +284,13 @@ def wide_tolerance() -> Report:
 def expected_rows_edited() -> Report:
     expected = study().preregistration.expected_rows.state
     return forged(study().with_preregistration({"expected_rows": {"state": expected - 2}}))
+
+
+@defect("C008", "A window predicts more bytes than it has, so that bits per byte look few.", Code.INADMISSIBLE)
+def more_bytes_than_there_are() -> Report:
+    windows = as_json(study().preregistration)["windows"]
+    windows[0]["predicted_bytes"] = windows[0]["n_bytes"] + 1
+    return forged(study().with_preregistration({"windows": windows}))
 
 
 @defect("C008", "A window stands twice in the plan.", Code.INADMISSIBLE)
@@ -608,9 +615,19 @@ def excused_set() -> Report:
     return _routed("flags", lambda row: row["flags"] | 3)
 
 
-@defect("R015", "A reserved column, which nothing recomputes, carries a claim.", Code.DIVERGED)
-def reserved_column() -> Report:
-    return _updated("transport_angle", lambda _: 0.0)
+@defect("R015", "A router without groups claims a margin between them.", Code.DIVERGED)
+def margin_of_no_groups() -> Report:
+    return _routed("group_margin", lambda row: 0.5)
+
+
+@defect("R015", "A null arm claims a divergence from the base that nothing measures.", Code.DIVERGED)
+def divergence_of_a_null_arm() -> Report:
+    return forged(altered("output", "null:batch", "kl_from_base", lambda _: 0.0))
+
+
+@defect("R015", "An arm's transport angle is missing on one token, to leave it out of the mean.", Code.DIVERGED)
+def angle_left_out() -> Report:
+    return _updated("transport_angle", lambda _: None)
 
 
 @defect("R006", "An expert was executed twice.", Code.DIVERGED)
@@ -645,7 +662,11 @@ def weights_to_taste() -> Report:
 
 
 def _updated(column: str, change: Callable[[Any], Any], run_id: str = "arm:close") -> Report:
-    return forged(altered("update", run_id, column, change), "frozen")
+    """Change one value in a row whose vectors are not kept, so that what they would say does not mix in."""
+    kept = {w["window_id"] for w in study().rows("window") if w["split"] == "evaluation"}
+    rows = study().rows("update")
+    at = next(i for i, row in enumerate(rows) if row["run_id"] == run_id and row["window_id"] not in kept)
+    return forged(study().with_value("update", at, column, change(rows[at][column])), "frozen")
 
 
 @defect("R008", "Same-state scores are not those of the arm's router at the base's state.", Code.DIVERGED)
@@ -691,7 +712,9 @@ def _scaled(gram: list[float], n: int, factor: float) -> list[float]:
     return [float(v) for v in (full * np.outer(weights, weights))[np.triu_indices(2 * n)]]
 
 
-@defect("R009", "The drift was smoothed: changes in the Gram matrix are a hundredth of what they were.", Code.DIVERGED)
+@defect(
+    "R009 R023", "The drift was smoothed: changes in the Gram matrix are a hundredth of what they were.", Code.DIVERGED
+)
 def drift_smoothed() -> Report:
     def smooth(row: Json) -> Json | None:
         if row["run_id"] != "arm:rewritten":
@@ -701,7 +724,11 @@ def drift_smoothed() -> Report:
     return forged(mapped(study(), "update", smooth))
 
 
-@defect("R010", "The drift was smoothed in every norm, but the field was recorded from the vectors.", Code.DIVERGED)
+@defect(
+    "R010 R022 R023",
+    "The drift was smoothed in every norm, but the field was recorded from the vectors.",
+    Code.DIVERGED,
+)
 def drift_smoothed_in_all_norms() -> Report:
     def smooth(row: Json) -> Json | None:
         if row["run_id"] != "arm:close":
@@ -731,7 +758,9 @@ def _state_norm(row: Json) -> float:
 
 
 @defect(
-    "R016", "One arm's rows inflate the base's own updates, so that its drift looks small beside them.", Code.DIVERGED
+    "R016 R023",
+    "One arm's rows inflate the base's own updates, so that its drift looks small beside them.",
+    Code.DIVERGED,
 )
 def base_inflated() -> Report:
     factor, d = 4.0, study().dims.d
@@ -766,7 +795,7 @@ def base_inflated() -> Report:
     return forged(mapped(study(), "update", inflate))
 
 
-@defect("R017", "An arm claims the base's weights, and its layer has other tensors.", Code.DIVERGED)
+@defect("R017 R027", "An arm claims the base's weights, and its layer has other tensors.", Code.DIVERGED)
 def borrowed_weights() -> Report:
     base = study().rows("run")[first("run", "base")]
     s = altered("run", "arm:rewritten", "weights_digest", lambda _: base["weights_digest"])
@@ -812,7 +841,7 @@ def large_base() -> Report:
     return _updated("y0_norm", lambda norm: 100 * norm)
 
 
-@defect("R011", "An arm with the base's tensors shows drift.", Code.DIVERGED)
+@defect("R011 R023", "An arm with the base's tensors shows drift.", Code.DIVERGED)
 def drift_of_equal_tensors() -> Report:
     def moved(row: Json) -> Json | None:
         if row["run_id"] != "arm:frozen":
@@ -838,6 +867,198 @@ def no_drift_of_changed_tensors() -> Report:
             s, "arm:frozen", lambda d: {k: digest_bytes(v.encode()) if "experts" in k else v for k, v in d.items()}
         )
     )
+
+
+# --- reproduction: routers, vectors, overlap maps, transport, divergence -------------------------------------------
+
+
+@cache
+def grouped_world() -> StudySimulator:
+    """A tiny study whose router adds a selection bias and keeps the best groups, with a shared expert."""
+    groups = grouped(noise=0.0)
+    names = ("experts", "adapter", "score_space", "selection_bias", "weight_rule", "weight_scale", "group_mode", "n_groups",
+             "kept_groups", "shared")  # fmt: skip
+    return StudySimulator.make(
+        tiny(**{name: getattr(groups, name) for name in names}, arms=(FROZEN, replace(PRESERVED, name="close")))
+    )
+
+
+@cache
+def grouped_receipt() -> Any:
+    s = grouped_world()
+    return build_receipt(s.source(), s.preregistration, s.contract, s.run_log, "frozen")
+
+
+def _grouped(table: str, column: str, change: Callable[[Json], Any], run_id: str = "arm:close") -> Report:
+    """Change one value in the grouped study and re-issue everything; a row with full objects."""
+    s = grouped_world()
+    at = s.find(table, run_id=run_id)
+    if table == "routing":
+        state = s.rows("state")[s.find("state", run_id=run_id)]
+        at = s.find(table, **{name: state[name] for name in ("run_id", "layer", "window_id", "position")})
+    changed = s.with_value(table, at, column, change(s.rows(table)[at]))
+    return verified(*reissued(changed, "frozen", receipt=grouped_receipt()))
+
+
+@defect("R020", "An arm without groups claims to have kept two of them.", Code.DIVERGED)
+def groups_of_nothing() -> Report:
+    return forged(altered("layer", "arm:close", "kept_groups", lambda _: 2))
+
+
+@defect("R020", "An arm's weights and its scores come from different gates.", Code.DIVERGED)
+def two_gates() -> Report:
+    return forged(altered("layer", "arm:close", "score_space", lambda _: "sigmoid+bias"))
+
+
+@defect("R020", "An arm keeps more groups than its base, and so chooses from more experts.", Code.DIVERGED)
+def more_groups_than_there_are() -> Report:
+    return _grouped("layer", "kept_groups", lambda row: row["n_groups"])
+
+
+@defect("R021", "A margin between groups was inflated.", Code.DIVERGED)
+def group_margin_inflated() -> Report:
+    return _grouped("routing", "group_margin", lambda row: row["group_margin"] + 0.5)
+
+
+@defect("R021", "Admissible experts are half a group.", Code.DIVERGED)
+def half_a_group() -> Report:
+    def shrunk(row: Json) -> list[bool]:
+        s = grouped_world()
+        route = s.rows("routing")[
+            s.find("routing", **{k: row[k] for k in ("run_id", "layer", "window_id", "position")})
+        ]
+        used = {*route["experts"], route["competitor_in"]}
+        free = next(e for e, there in enumerate(row["admissible"]) if there and e not in used)
+        return [there and e != free for e, there in enumerate(row["admissible"])]
+
+    return _grouped("state", "admissible", shrunk)
+
+
+@defect("R021", "A margin between groups is negative at a token whose scores nobody keeps.", Code.DIVERGED)
+def negative_group_margin() -> Report:
+    return verified(*reissued(_unsampled("group_margin", -1.0), "frozen", receipt=grouped_receipt()))
+
+
+def _unsampled(column: str, value: Any) -> StudySimulator:
+    s = grouped_world()
+    sampled = {(r["window_id"], r["position"]) for r in s.rows("state")}
+    at = next(
+        i
+        for i, r in enumerate(s.rows("routing"))
+        if r["run_id"] == "arm:close" and (r["window_id"], r["position"]) not in sampled
+    )
+    return s.with_value("routing", at, column, value)
+
+
+@defect("R022", "An arm with the base's tensors moved by less than the Gram matrix resolves.", Code.DIVERGED)
+def moved_by_a_rounding() -> Report:
+    return _updated("dV_norm", lambda _: 1e-9, "arm:frozen")
+
+
+@defect("R023", "A stored vector is not the one whose inner products were recorded.", Code.DIVERGED)
+def other_vector() -> Report:
+    return forged(altered("update_vector", "arm:close", "v1", lambda v: [v[0] + 0.01, *v[1:]]))
+
+
+@defect("R023", "Stored vectors of an arm with the base's tensors differ in their last bit.", Code.DIVERGED)
+def vector_moved_by_a_bit() -> Report:
+    return forged(
+        altered(
+            "update_vector",
+            "arm:frozen",
+            "v1",
+            lambda v: [float(np.nextafter(np.float32(v[0]), np.float32(9))), *v[1:]],
+        )
+    )
+
+
+@defect("A003", "A list of vectors is shorter than its experts need.", Code.INADMISSIBLE)
+def short_vectors() -> Report:
+    return forged(altered("update_vector", "arm:close", "v0", lambda v: v[:-1]))
+
+
+@defect("R024", "A pair was visited more often than the base's sets say.", Code.DIVERGED)
+def visits_inflated() -> Report:
+    return forged(altered("overlap", "arm:close", "visits", lambda n: n + 1))
+
+
+@defect("R024", "A pair that drifts little stands in the place of one of the most visited.", Code.DIVERGED)
+def chosen_pair() -> Report:
+    rows = [r for r in study().rows("overlap") if r["run_id"] == "arm:close"]
+    taken = {(r["expert_a"], r["expert_b"]) for r in rows}
+    experts = range(study().settings.experts)
+    a, b = next((a, b) for a in experts for b in experts if a != b and (a, b) not in taken)
+    s = altered("overlap", "arm:close", "expert_a", lambda _: a)
+    return forged(s.with_value("overlap", first("overlap", "arm:close"), "expert_b", b))
+
+
+@defect("R024", "A pair names an expert that does not exist.", Code.DIVERGED)
+def pair_out_of_range() -> Report:
+    return forged(altered("overlap", "arm:close", "expert_b", lambda _: 60_000))
+
+
+@defect("R025", "The base's maps drift from themselves.", Code.DIVERGED)
+def base_drifts() -> Report:
+    return forged(altered("overlap", "base", "drift_num", lambda _: 0.1))
+
+
+@defect(
+    "R025", "The size of the base's maps is larger in one arm's rows, so that its drift looks small.", Code.DIVERGED
+)
+def maps_inflated() -> Report:
+    return forged(altered("overlap", "arm:rewritten", "drift_den", lambda size: 10 * size))
+
+
+@defect("R025", "A condition number is below one.", Code.DIVERGED)
+def better_than_perfect() -> Report:
+    return forged(altered("overlap", "arm:close", "cond", lambda _: 0.5))
+
+
+@defect("R026", "An angle is larger than half a turn.", Code.DIVERGED)
+def more_than_opposite() -> Report:
+    return _updated("transport_angle", lambda _: 1.5)
+
+
+@defect("R026", "An arm whose attention is the base's turns a state.", Code.DIVERGED)
+def turned_by_nothing() -> Report:
+    return _updated("transport_angle", lambda _: 1e-6, "arm:frozen")
+
+
+@defect("R026", "An arm whose attention changed claims to turn no state.", Code.DIVERGED)
+def turned_nowhere() -> Report:
+    return forged(mapped(study(), "update", lambda r: {"transport_angle": 0.0} if r["run_id"] == "arm:close" else None))
+
+
+@defect("R027", "A divergence is smaller than the two losses allow.", Code.DIVERGED)
+def divergence_understated() -> Report:
+    quiet = mapped(study(), "output", lambda r: {"kl_from_base": 0.0} if r["run_id"] == "arm:rewritten" else None)
+    return forged(quiet)
+
+
+@defect("R027", "A divergence is negative.", Code.DIVERGED)
+def negative_divergence() -> Report:
+    return forged(altered("output", "arm:frozen", "kl_from_base", lambda _: -0.1))
+
+
+@defect("R027", "An arm with the base's weights diverges from it.", Code.DIVERGED)
+def divergence_of_equal_weights() -> Report:
+    return forged(altered("output", "arm:frozen", "kl_from_base", lambda _: 0.1))
+
+
+@defect("R028", "The token that followed is called the most likely one, to raise agreement.", Code.DIVERGED)
+def called_most_likely() -> Report:
+    tokens = {w["window_id"]: w["tokens"] for w in study().rows("window")}
+
+    def hit(row: Json) -> Json | None:
+        return {"top1": tokens[row["window_id"]][row["position"] + 1]} if row["run_id"] == "arm:rewritten" else None
+
+    return forged(mapped(study(), "output", hit))
+
+
+@defect("R028", "A token that is predicted almost surely is not the most likely one.", Code.DIVERGED)
+def sure_and_not_first() -> Report:
+    at = next(i for i, r in enumerate(study().rows("output")) if r["run_id"] == "null:batch" and r["nll"] > 1.0)
+    return forged(study().with_value("output", at, "nll", 0.01))
 
 
 # --- reproduction: losses, scores, findings -----------------------------------------------------------------------
