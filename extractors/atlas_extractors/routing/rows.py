@@ -180,7 +180,7 @@ def executed_routing(captured: LayerCapture, live: RoutedLayer) -> Executed:
         margin=raw.clamp_min(0.0),
         tie=(raw == 0) & (pair_in >= 0),
         saturated=raw < 0,
-        admissible=None if live.row.group_mode is GroupMode.NONE else ~torch.isneginf(routing.selection),
+        admissible=None if live.group_mode is GroupMode.NONE else ~torch.isneginf(routing.selection),
         group_margin=routing.group_margin,
     )
 
@@ -344,7 +344,7 @@ def layer_row(
         "router_bias": None if stored.router_bias is None else stored.router_bias.unsqueeze(0),
         "selection_bias": None if stored.selection_bias is None else stored.selection_bias.unsqueeze(0),
         "score_space": stored.row.score_space, "weight_rule": stored.weight_rule, "weight_scale": stored.scale,
-        "group_mode": stored.row.group_mode.value, "n_groups": stored.n_groups, "kept_groups": stored.kept_groups,
+        "group_mode": stored.group_mode.value, "n_groups": stored.n_groups, "kept_groups": stored.kept_groups,
         "executed_dtype": executed_dtype,
         "residual_path": stored.row.residual_path.value, "w1_kind": stored.row.w1_layout.value, "w1_rank_min": rank,
         "tensor_digests": canonical_json(dict(digests)).decode(),
