@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from atlas_extractors.routing.transport import angle, carry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_layers import layer, near, states
-from tiny_runs import Silent, content, of, request
+from tiny_runs import LocalWorker, Silent, content, of, request, same_content
 from tiny_world import Folders, MakeStudy, perturbed, save, tiny_model
 from transformers import AutoModelForCausalLM, OlmoeForCausalLM
 
@@ -258,3 +259,29 @@ def test_vectors_are_those_of_evaluation_windows_and_give_the_gram_matrices(
             stacked = np.concatenate([v0, v1 - v0])
             full = (stacked @ stacked.T)[np.triu_indices(len(stacked))]
             np.testing.assert_allclose(updates[key]["gram"], full, rtol=1e-4, atol=1e-5 * np.abs(full).max())
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.parametrize("cut", [1, 4, 9, 14])
+def test_an_interruption_among_the_overlap_sums_changes_nothing(
+    cut: int, make_study: MakeStudy, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "CHUNK", 2)
+    study = make_study(windows=5)
+    whole = request(study, folders, evidence=study.root / "whole.duckdb")
+    extract(whole, Silent())
+    call, left = LocalWorker.call, [cut]
+
+    def interrupted(worker: LocalWorker, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> Any:
+        if header["op"] in ("visits", "overlap", "maps"):
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+        return call(worker, header, blobs)
+
+    monkeypatch.setattr(LocalWorker, "call", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(request(study, folders), Silent())
+    extract(request(study, folders), Silent())
+    assert left[0] < 0
+    assert same_content(whole.evidence, study.evidence)

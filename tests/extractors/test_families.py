@@ -295,3 +295,13 @@ def test_block_norms_are_those_of_the_models_own_blocks(family: str) -> None:
         )
     np.testing.assert_allclose(same.y0_norm, y0.norm(dim=1), rtol=1e-5)
     np.testing.assert_allclose(same.dy_norm, (y1 - y0).norm(dim=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"n_group": 1, "topk_group": 1}, {"topk_group": 4}])
+def test_a_limit_that_drops_no_group_is_none(changes: dict[str, Any]) -> None:
+    live = bind(family_model("deepseek_v3", 8, **changes), [1]).layers[1].live
+    assert (live.group_mode, live.n_groups, live.kept_groups) == (GroupMode.NONE, 1, 1)
+    routing = live.route(torch.randn(5, 32))
+    assert routing.group_margin is None
+    assert torch.equal(routing.selection, routing.dispatch)
+    assert live.row.score_space == "sigmoid+bias"

@@ -39,6 +39,12 @@ class LocalWorker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         return None
 
+    def ask(self, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        self._asked = header, blobs
+
+    def take(self) -> Any:
+        return self.call(*self._asked)
+
     def call(self, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> Any:
         reply, tables = self._worker.answer(Frame(json.loads(json.dumps(header)), tuple(blobs)))
         return reply, [(name, unpack(blob)) for name, blob in zip(reply.get("tables", []), tables, strict=True)]

@@ -67,7 +67,7 @@ class RoutedLayer:
     """Tensors and constants of one routed layer.
 
     gain `[d]` or none, router_weight `[E, d]`, router_bias and selection_bias `[E]` or none, gate_up `[E, 2m, d]`,
-    down `[E, d, m]`; `scale` multiplies the combine weights.
+    down `[E, d, m]`; `scale` multiplies the combine weights. Groups are counted only where some are dropped, else 1 and 1.
     """
 
     row: FamilyRow
@@ -96,6 +96,11 @@ class RoutedLayer:
     def n_experts(self) -> int:
         """Number of routed experts `E`."""
         return self.router_weight.shape[0]
+
+    @property
+    def group_mode(self) -> GroupMode:
+        """How groups are scored; none where no group is ever dropped."""
+        return GroupMode.NONE if self.kept_groups == self.n_groups else self.row.group_mode
 
     @property
     def weight_rule(self) -> str:
@@ -221,18 +226,15 @@ class RoutedLayer:
 
     def _limit_groups(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores with the experts of dropped groups at -inf, and the group margin where a group is dropped."""
-        if self.row.group_mode is GroupMode.NONE:
+        if self.group_mode is GroupMode.NONE:
             return scores, None
         grouped = scores.reshape(-1, self.n_groups, scores.shape[-1] // self.n_groups)
-        top2 = self.row.group_mode is GroupMode.TOP2_SUM
+        top2 = self.group_mode is GroupMode.TOP2_SUM
         strength = grouped.topk(2, dim=-1).values.sum(-1) if top2 else grouped.amax(-1)
         order = ranked(strength)
         kept = torch.zeros_like(strength, dtype=torch.bool).scatter_(-1, order[:, : self.kept_groups], True)
-        margin = None
-        if self.kept_groups < self.n_groups:
-            border = strength.gather(-1, order[:, self.kept_groups - 1 : self.kept_groups + 1])
-            margin = border[:, 0] - border[:, 1]
-        return grouped.masked_fill(~kept.unsqueeze(-1), float("-inf")).flatten(-2), margin
+        border = strength.gather(-1, order[:, self.kept_groups - 1 : self.kept_groups + 1])
+        return grouped.masked_fill(~kept.unsqueeze(-1), float("-inf")).flatten(-2), border[:, 0] - border[:, 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +299,11 @@ def _require_routed(model: nn.Module, row: FamilyRow, index: int) -> None:
 def live_layer(model: PreTrainedModel, row: FamilyRow, modules: LayerModules) -> RoutedLayer:
     """A `RoutedLayer` over the live parameters: executed dtype, no copy, nothing checked but presence."""
     config = model.config.get_text_config()
-    grouped = row.group_mode is not GroupMode.NONE
+    n_groups, kept_groups = 1, 1
+    if row.group_mode is not GroupMode.NONE:
+        n_groups, kept_groups = (int(_configured(config, name, row)) for name in (row.n_groups, row.kept_groups))
+        if kept_groups >= n_groups:
+            n_groups = kept_groups = 1
     renormalise = _configured(config, row.renormalise, row) if isinstance(row.renormalise, str) else row.renormalise
     return RoutedLayer(
         row=row,
@@ -305,8 +311,8 @@ def live_layer(model: PreTrainedModel, row: FamilyRow, modules: LayerModules) ->
         top_k=int(_configured(config, row.top_k, row)),
         eps=_number(modules.norm, row.eps, row, f"{modules.path}.{row.norm}"),
         renormalise=bool(renormalise),
-        n_groups=int(_configured(config, row.n_groups, row)) if grouped else 1,
-        kept_groups=int(_configured(config, row.kept_groups, row)) if grouped else 1,
+        n_groups=n_groups,
+        kept_groups=kept_groups,
         act=ACT2FN[_configured(config, row.expert_activation, row)],
         gain=None if row.gain is GainConvention.NONE else _tensor(modules.norm, "weight", row, modules.path),
         router_weight=_tensor(modules.router, row.router_weight, row, modules.path),

@@ -21,7 +21,7 @@ from atlas_extractors.models.taps import LayerTrace, Taps
 
 KEEP = "_atlas_keep_updates"  # attribute on an experts module: where to leave its updates
 PREFIX = "atlas_"
-CHUNK = 512  # tokens at a time in the float64 self-check
+CHUNK = 128  # tokens at a time in the float64 self-check
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Frames between the extraction and its worker: a JSON header and binary blobs over a pipe.
 
-Frame: header length (u32, little-endian), header (UTF-8 JSON with `sizes`), then the blobs. The exchange is strictly
-one request, one reply, so neither side can block the other. Both ends are this package; nothing here reads foreign
-input.
+Frame: header length (u32, little-endian), header (UTF-8 JSON with `sizes`), then the blobs. The exchange is strictly one
+request, one reply taken before the next request, so neither side can block the other. Both ends are this package;
+nothing here reads foreign input.
 """
 
 from __future__ import annotations

@@ -252,15 +252,22 @@ class _Extraction:
         self.progress.run_finished(run.run_id, resumed=False)
 
     def _batches(self, run: Run, worker: WorkerProcess, batches: Sequence[Batch], done: set[int]) -> list[Errors]:
-        """Extract what is missing; return the self-check errors of every batch."""
+        """Extract what is missing; return the self-check errors of every batch.
+
+        While a batch is written, the worker computes the next: at most two are in memory.
+        """
         key = digest_document(_expected_facts(run))
         known = self.journal.entries(key)
-        errors = []
-        for batch in batches:
-            if batch.index in done:
-                errors.append(known.get(batch.index) or self._check_again(worker, batch))
-                continue
-            header, tables = worker.call(*self._batch_request(run, batch))
+        errors = [
+            known.get(batch.index) or self._check_again(worker, batch) for batch in batches if batch.index in done
+        ]
+        missing = [batch for batch in batches if batch.index not in done]
+        for at, batch in enumerate(missing):
+            if at == 0:
+                worker.ask(*self._batch_request(run, batch))
+            header, tables = worker.take()
+            if at + 1 < len(missing):
+                worker.ask(*self._batch_request(run, missing[at + 1]))
             self.journal.record(key, batch.index, header["errors"])
             self._commit(tables)
             if run.run_id == "base":

@@ -53,15 +53,25 @@ class WorkerProcess:
         self._end()
 
     def call(self, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> Reply:
-        """One request and its reply, tables unpacked.
+        """One request and its reply, tables unpacked. Raises as `take` does."""
+        self.ask(header, blobs)
+        return self.take()
+
+    def ask(self, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        """Send a request; the worker starts on it. Its reply is taken before the next request is sent."""
+        if self._process.stdin is None:
+            raise RuntimeError("the worker has no pipes")
+        with contextlib.suppress(BrokenPipeError):  # the reply, or its absence, says why
+            send(self._process.stdin, header, blobs)
+
+    def take(self) -> Reply:
+        """The reply to the request that was sent.
 
         Raises:
             AtlasError: the worker refused (its own message), or ended without a reply.
         """
-        if self._process.stdin is None or self._process.stdout is None:
+        if self._process.stdout is None:
             raise RuntimeError("the worker has no pipes")
-        with contextlib.suppress(BrokenPipeError):  # the reply, or its absence, says why
-            send(self._process.stdin, header, blobs)
         reply = receive(self._process.stdout)
         if reply is None:
             raise self._ended()

@@ -31,6 +31,7 @@ TIE = 1  # the pair's scores are equal
 SATURATED = 2  # the executed set is not the top-k of the logits
 MASKED = 4  # the position is excluded by the token mask
 
+SCORES_AT_A_TIME = 2**18  # of the vocabulary, float32: a megabyte
 MASK_BITS = 32  # width of the set bitmasks `in0` and `in1`
 
 
@@ -179,7 +180,7 @@ def executed_routing(captured: LayerCapture, live: RoutedLayer) -> Executed:
         margin=raw.clamp_min(0.0),
         tie=(raw == 0) & (pair_in >= 0),
         saturated=raw < 0,
-        admissible=None if live.row.group_mode is GroupMode.NONE else ~torch.isneginf(routing.selection),
+        admissible=None if live.group_mode is GroupMode.NONE else ~torch.isneginf(routing.selection),
         group_margin=routing.group_margin,
     )
 
@@ -281,21 +282,32 @@ def output_rows(run_id: str, dims: Dims, windows: Windows, logits: Tensor, base:
     `base` `[B, S, V]`: the base's logits, for `kl_from_base`, summed over the vocabulary in float64.
     """
     length = windows.tokens.shape[1] - 1
-    nll, top1, entropy, divergence = [], [], [], []
-    for window in range(len(windows.ids)):  # one window at a time bounds the float32 copy of the logits
-        scores = torch.log_softmax(logits[window, :-1].to(torch.float32), dim=-1)
-        target = torch.from_numpy(windows.tokens[window, 1:]).to(scores.device)
-        nll.append(-scores.gather(1, target.unsqueeze(1)).squeeze(1))
-        top1.append(logits[window, :-1].argmax(dim=-1))
-        entropy.append(-(scores.exp() * scores).nan_to_num(0.0).sum(dim=-1))
-        if base is not None:
-            reference = torch.log_softmax(base[window, :-1].to(torch.float32), dim=-1).double()
-            divergence.append((reference.exp() * (reference - scores.double())).nan_to_num(0.0).sum(dim=-1))
+    step = max(1, SCORES_AT_A_TIME // logits.shape[-1])
+    found: list[tuple[Tensor, ...]] = []
+    for window in range(len(windows.ids)):
+        for start in range(0, length, step):
+            part = slice(start, min(start + step, length))
+            target = torch.from_numpy(windows.tokens[window, part.start + 1 : part.stop + 1])
+            reference = None if base is None else base[window, part]
+            found.append(_outputs(logits[window, part], target.to(logits.device), reference))
+    nll, top1, entropy, *divergence = (torch.cat(column) for column in zip(*found, strict=True))
     return build("output", dims, len(windows.ids) * length, {
-        "run_id": run_id, **windows.token_keys(length),
-        "nll": torch.cat(nll), "top1": torch.cat(top1), "entropy": torch.cat(entropy),
-        "kl_from_base": torch.cat(divergence) if divergence else None,
+        "run_id": run_id, **windows.token_keys(length), "nll": nll, "top1": top1, "entropy": entropy,
+        "kl_from_base": divergence[0] if divergence else None,
     })  # fmt: skip
+
+
+def _outputs(logits: Tensor, target: Tensor, base: Tensor | None) -> tuple[Tensor, ...]:
+    """Loss of the target, most likely token, entropy and, with the base's logits, divergence from it; rows `[n, V]`."""
+    scores = torch.log_softmax(logits.to(torch.float32), dim=-1)
+    loss = -scores.gather(1, target.unsqueeze(1)).squeeze(1)
+    # In place and on few rows at a time, the scores stay in the processor's cache; the values are the same.
+    entropy = -scores.exp().mul_(scores).nan_to_num_(0.0).sum(dim=-1)
+    if base is None:
+        return loss, logits.argmax(dim=-1), entropy
+    reference = torch.log_softmax(base.to(torch.float32), dim=-1)
+    terms = reference.exp().mul_(reference.sub_(scores)).nan_to_num_(0.0)
+    return loss, logits.argmax(dim=-1), entropy, terms.sum(dim=-1, dtype=torch.float64)
 
 
 def window_rows(
@@ -332,7 +344,7 @@ def layer_row(
         "router_bias": None if stored.router_bias is None else stored.router_bias.unsqueeze(0),
         "selection_bias": None if stored.selection_bias is None else stored.selection_bias.unsqueeze(0),
         "score_space": stored.row.score_space, "weight_rule": stored.weight_rule, "weight_scale": stored.scale,
-        "group_mode": stored.row.group_mode.value, "n_groups": stored.n_groups, "kept_groups": stored.kept_groups,
+        "group_mode": stored.group_mode.value, "n_groups": stored.n_groups, "kept_groups": stored.kept_groups,
         "executed_dtype": executed_dtype,
         "residual_path": stored.row.residual_path.value, "w1_kind": stored.row.w1_layout.value, "w1_rank_min": rank,
         "tensor_digests": canonical_json(dict(digests)).decode(),
