@@ -31,6 +31,8 @@ class Limits:
     """Decoded rows of a bundle that are kept for the next check, bytes."""
     list_values: int = 16_384
     """Values of one list of variable size."""
+    claim_operations: int = 200_000
+    """Interval operations for all statements of one measurement or prediction."""
     dimension: int = 1_048_576
     """Hidden size, number of experts and their product, each."""
     raw_bytes: int = 256 * 2**20

@@ -20,13 +20,12 @@ from fractions import Fraction
 from itertools import pairwise
 
 from atlas_schema.claims import interval as iv
-from atlas_schema.claims.interval import Interval, NoInterval, bounded, exactly
+from atlas_schema.claims.interval import Interval, NoIntervalError, bounded, exactly
 from atlas_schema.errors import AtlasError
+from atlas_schema.limits import LIMITS
 
 MOST_DEPTH = 32
 """Nesting of one expression."""
-MOST_OPERATIONS = 1_000_000
-"""Interval operations for all statements of one document."""
 
 Vector = Mapping[str, Interval]
 """Values by label, in the order of the series."""
@@ -46,13 +45,15 @@ class Scope:
 
     series: Mapping[str, Vector]
     used: set[tuple[str, str]] = field(default_factory=set)
-    left: int = MOST_OPERATIONS
+    left: int = LIMITS.claim_operations
 
     def spend(self, operations: int) -> None:
-        """Count work; raises `NoInterval` when the document has asked for too much."""
+        """Count work; raises `NoIntervalError` when the document has asked for too much."""
         self.left -= operations
         if self.left < 0:
-            raise NoInterval(f"the statements of this document need more than {MOST_OPERATIONS:,} operations")
+            raise NoIntervalError(
+                f"the statements of this document need more than {LIMITS.claim_operations:,} operations"
+            )
 
     def look_up(self, name: str, labels: tuple[str, ...]) -> Operand:
         """Return the value at one label, or a series of several; no labels mean the whole series."""
@@ -73,7 +74,7 @@ class Scope:
 
 
 def evaluate(text: str, scope: Scope) -> Operand:
-    """Return what an expression may be. Raises `ClaimError`; `NoInterval` where no finite interval holds it."""
+    """Return what an expression may be. Raises `ClaimError`; `NoIntervalError` where no finite interval holds it."""
     parser = _Parser(text, scope)
     found = parser.sum(0)
     if parser.at < len(parser.tokens):
@@ -146,7 +147,9 @@ class _Parser:
 
     def factor(self, depth: int) -> Operand:
         if depth > MOST_DEPTH:
-            raise ClaimError("An expression is nested too deeply.", where=self.text, expected=f"at most {MOST_DEPTH} levels")
+            raise ClaimError(
+                "An expression is nested too deeply.", where=self.text, expected=f"at most {MOST_DEPTH} levels"
+            )
         if self.take("-"):
             return self.each(Interval.__neg__, self.factor(depth + 1))
         if self.take("("):
@@ -237,7 +240,9 @@ class _Reader(_Parser):
 
     def apply(self, name: str, arguments: list[Operand]) -> Operand:
         if name not in FUNCTIONS:
-            raise ClaimError("A function is unknown.", found=name, where=self.text, expected=f"one of {', '.join(FUNCTIONS)}")
+            raise ClaimError(
+                "A function is unknown.", found=name, where=self.text, expected=f"one of {', '.join(FUNCTIONS)}"
+            )
         return exactly(1)
 
     def binary(self, function: Callable[[Interval, Interval], Interval], left: Operand, right: Operand) -> Operand:
@@ -281,7 +286,7 @@ def steps(parts: Vector) -> Vector:
 
 
 def correlation(first: Vector, second: Vector) -> Interval:
-    """Return the Pearson correlation. Raises `NoInterval` where a series may be constant."""
+    """Return the Pearson correlation. Raises `NoIntervalError` where a series may be constant."""
     a, b = mean(first), mean(second)
     product = mean({label: (first[label] - a) * (second[label] - b) for label in first})
     found = product / iv.root(variance(first) * variance(second))

@@ -24,7 +24,7 @@ _DOWN = decimal.Context(prec=DIGITS, rounding=decimal.ROUND_FLOOR, Emax=999_999,
 _UP = decimal.Context(prec=DIGITS, rounding=decimal.ROUND_CEILING, Emax=999_999, Emin=-999_999)
 
 
-class NoInterval(ValueError):
+class NoIntervalError(ValueError):
     """The operands may lie where the operation has no finite value; whatever asked is undetermined."""
 
 
@@ -55,7 +55,7 @@ class Interval:
 
     def __truediv__(self, other: Interval) -> Interval:
         if other.lower < 0 < other.upper or (other.lower == 0 or other.upper == 0):
-            raise NoInterval(f"divides by {show(other)}, which holds or touches 0")
+            raise NoIntervalError(f"divides by {show(other)}, which holds or touches 0")
         return self * Interval(1 / other.upper, 1 / other.lower, other.with_upper, other.with_lower)
 
     @property
@@ -64,9 +64,7 @@ class Interval:
 
     def above(self, other: Interval) -> bool:
         """Whether every number here is greater than every number there."""
-        return self.lower > other.upper or (
-            self.lower == other.upper and not (self.with_lower and other.with_upper)
-        )
+        return self.lower > other.upper or (self.lower == other.upper and not (self.with_lower and other.with_upper))
 
     def not_below(self, other: Interval) -> bool:
         """Whether every number here is at least every number there."""
@@ -145,7 +143,7 @@ def square(x: Interval) -> Interval:
 def exponential(x: Interval) -> Interval:
     """Return an interval that holds ``exp`` of every number here."""
     if x.upper > MOST_EXPONENT:
-        raise NoInterval(f"exp of {show(x)} is too large")
+        raise NoIntervalError(f"exp of {show(x)} is too large")
     if x.lower < -MOST_EXPONENT:
         return Interval(Fraction(0), exponential(exactly(max(x.upper, Fraction(-MOST_EXPONENT)))).upper)
     return _outward(x, lambda context, number: context.exp(number))
@@ -154,21 +152,21 @@ def exponential(x: Interval) -> Interval:
 def logarithm(x: Interval) -> Interval:
     """Return an interval that holds the natural logarithm of every number here."""
     if x.lower <= 0:
-        raise NoInterval(f"log of {show(x)}, which holds or touches 0")
+        raise NoIntervalError(f"log of {show(x)}, which holds or touches 0")
     return _outward(x, lambda context, number: context.ln(number))
 
 
 def root(x: Interval) -> Interval:
     """Return an interval that holds the square root of every number here."""
     if x.lower < 0:
-        raise NoInterval(f"sqrt of {show(x)}, which holds negative numbers")
+        raise NoIntervalError(f"sqrt of {show(x)}, which holds negative numbers")
     return _outward(x, lambda context, number: context.sqrt(number))
 
 
 def bounded(x: Interval) -> Interval:
-    """Return the interval, or raise `NoInterval` where its ends have grown too long to compute with."""
+    """Return the interval, or raise `NoIntervalError` where its ends have grown too long to compute with."""
     if max(part.bit_length() for end, _ in x.ends for part in (end.numerator, end.denominator)) > MOST_BITS:
-        raise NoInterval("numbers grow too long")
+        raise NoIntervalError("numbers grow too long")
     return x
 
 

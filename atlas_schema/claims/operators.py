@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
-from atlas_schema.claims.expression import Scope, Vector, number, vector
-from atlas_schema.claims.interval import Interval, NoInterval, largest, least, show, written
+from atlas_schema.claims.expression import ClaimError, Scope, Vector, number, vector
+from atlas_schema.claims.interval import Interval, NoIntervalError, largest, least, show, written
 from atlas_schema.documents.claim import (
     BeyondRecord,
     Comparison,
@@ -22,7 +23,6 @@ from atlas_schema.documents.claim import (
     Statement,
     Within,
 )
-from atlas_schema.claims.expression import ClaimError
 
 
 class Outcome(Enum):
@@ -63,7 +63,7 @@ def judge(statement: Statement, scope: Scope) -> Result:
     """Evaluate a statement. Raises `ClaimError` where it cannot be read or asks for what is not there."""
     try:
         return _judge(statement, scope)
-    except NoInterval as error:
+    except NoIntervalError as error:
         return Result(Outcome.UNDETERMINED, str(error))
 
 
@@ -119,7 +119,7 @@ def _monotone(statement: Monotone, values: Vector) -> Result:
     outcomes: list[Outcome] = []
     against: list[str] = []
     top = labels[0]
-    for before, label in zip(labels, labels[1:], strict=False):
+    for before, label in pairwise(labels):
         outcomes.append(_ordered(values[before], values[label], rising, statement.strict))
         # The most extreme value so far: whatever contradicts anything before, contradicts it.
         top = _further(top, before, values, rising)
@@ -161,7 +161,7 @@ def _set_apart(statement: Extreme | Outermost, values: Vector) -> Result:
     outer = far(others.values())
     which = "largest" if high else "smallest"
     rival = max(others, key=lambda label: others[label].upper if high else -others[label].lower)
-    said = f"the {which} named is" if isinstance(statement, Extreme) else f"the named reach to"
+    said = f"the {which} named is" if isinstance(statement, Extreme) else "the named reach to"
     return Result(_above(inner, outer) if high else _above(outer, inner),
                   f"{said} {show(inner)}, the {which} of the others {show(outer)} ({rival})")  # fmt: skip
 

@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from atlas_schema.cli import log, transcribe, vocab
+from atlas_schema.cli.prediction import prediction
 from atlas_schema.errors import AtlasError, UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
@@ -23,6 +24,7 @@ app.add_typer(vocab.app, name="vocab")
 app.add_typer(log.app, name="log")
 app.command("judge")(log.judge)
 app.command("transcribe")(transcribe.transcribe)
+app.add_typer(prediction, name="prediction")
 COMMANDS = "atlas_schema.commands"
 
 

@@ -24,7 +24,7 @@ EPILOG = (
 )
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 FORMATS = ("text", "json")
-VERDICTS = ("preserved", "rewritten", "damaged", "unmatched")
+VERDICTS = ("preserved", "rewritten", "damaged", "unmatched", "supported")
 
 
 @app.command(epilog=EPILOG)
@@ -40,6 +40,9 @@ def verify(
         Path | None, typer.Option(help="Default: preregistration.json beside the receipt.")
     ] = None,
     run_log: Annotated[Path | None, typer.Option(help="Default: run_log.json beside the receipt.")] = None,
+    measurement: Annotated[
+        list[Path] | None, typer.Option(help="Measurement that a settled prediction cites, repeatable.")
+    ] = None,
     pin: Annotated[
         str | None, typer.Option(help="Digest of the pre-registration that you knew before results existed.")
     ] = None,
@@ -65,14 +68,15 @@ def verify(
 
         raise typer.Exit(run_demo(typer.echo))
     targets = _targets(report or ["text"])
-    result = _run(receipt, evidence, contract, preregistration, run_log, pin, profile, require, seed)
+    result = _run(receipt, evidence, contract, preregistration, run_log, pin, profile, require, seed,
+                  tuple(measurement or ()))  # fmt: skip
     _write(result, targets)
     raise typer.Exit(int(exit_code(result)))
 
 
 def _run(
     receipt: Path | None, evidence: Path | None, contract: str | None, preregistration: Path | None, run_log: Path | None,
-    pin: str | None, profile: str, require: str, seed: str | None,
+    pin: str | None, profile: str, require: str, seed: str | None, measurements: tuple[Path, ...],
 ) -> Report:  # fmt: skip
     """Verify, turning what can go wrong around the core into the report's own fields."""
     name = "-" if receipt is None else str(receipt)
@@ -81,7 +85,7 @@ def _run(
         options = _options(profile, require, pin, seed)
         from atlas_schema.verify.loading import load
 
-        submission = load(receipt, evidence, contract, preregistration, run_log)
+        submission = load(receipt, evidence, contract, preregistration, run_log, measurements)
         from atlas_schema.verify.verifier import verify as run_verifier
 
         return run_verifier(submission, options)

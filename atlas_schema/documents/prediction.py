@@ -38,8 +38,12 @@ class Clause(Document):
 
 
 class Rule(Document):
-    """``all``: every clause must hold; ``any``: one is enough. Clauses are joined by three-valued logic."""
+    """``all``: every clause must hold; ``any``: one is enough. Clauses are joined by three-valued logic.
 
+    Where a clause of ``given`` does not hold, nothing was tested and the rule gives undetermined.
+    """
+
+    given: Annotated[tuple[Clause, ...], Field(max_length=64)]
     combine: Literal["all", "any"]
     clauses: Annotated[tuple[Clause, ...], Field(min_length=1, max_length=64)]
     rationale: Line

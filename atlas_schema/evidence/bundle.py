@@ -99,6 +99,20 @@ class ParquetBundle:
         return index
 
 
+def open_table(path: Path, spec: TableSpec, dims: Dims, limits: Limits) -> pq.ParquetFile:
+    """Open one table's file and check columns and sizes before anything is decoded. Raises `EvidenceError`."""
+    file = _open(path)
+    _preflight(path, spec, file, dims, limits)
+    return file
+
+
+def read_groups(path: Path, spec: TableSpec, file: pq.ParquetFile, dims: Dims) -> pa.Table:
+    """Decode a file that `open_table` admitted."""
+    schema = spec.arrow_schema(dims)
+    groups = [conform(_decoded(path, file, group), schema, path.name) for group in range(file.metadata.num_row_groups)]
+    return pa.concat_tables(groups) if groups else schema.empty_table()
+
+
 def export_bundle(store: EvidenceStore, folder: Path) -> None:
     """Write every table of the store as Parquet. The folder must not exist or be empty."""
     if folder.exists() and any(folder.iterdir()):

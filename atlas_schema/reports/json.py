@@ -18,6 +18,8 @@ def as_dict(report: Report) -> dict[str, Any]:
         "document": report.document, "document_kind": report.kind or None, "profile": report.profile,
         "outcome": headline(report), "exit_code": int(code), "arm": report.arm or None, "claim": report.claim,
         "verdict": report.verdict, "reasons": list(report.reasons), "require": report.require,
+        "claims": [{"id": c.id, "says": c.says, "strength": c.strength, "outcome": c.outcome, "because": c.because}
+                   for c in report.claims],
         "channels": [
             {
                 "channel": c.value, "required": c in report.required, "status": report.status(c).value,

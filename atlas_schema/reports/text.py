@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from atlas_schema.verify.outcome import (
     QUESTIONS,
     Channel,
@@ -26,10 +28,20 @@ MEANING = {
     Code.INTERNAL: "a fault of this verifier, never a verdict",
     Code.INTERRUPTED: "stopped before it was done; this says nothing about the receipt",
 }
+MEASURED = {
+    Code.VERIFIED: "every claim holds of the values that the record states",
+    Code.NOT_PRESERVED: "the record's own values contradict what it claims",
+    Code.DIVERGED: "genuine rows, but they contradict what the record states",
+    Code.TAMPERED: "these are not the rows that the record is about",
+    Code.UNPROVEN: "what it claims cannot be established, or is not what you require",
+}
+"""Meanings that differ for a measurement."""
 _MARK = {
     Status.PASSED: "ok", Status.FAILED: "FAILED", Status.UNPROVEN: "unproven", Status.NOT_CHECKED: "not checked",
     Status.NOT_APPLICABLE: "n/a",
 }  # fmt: skip
+CLAIMS_SHOWN = 40
+"""How many claims of a measurement the text lists."""
 SHOWN = 4
 """How many problems of one channel the text lists; JSON lists all that were recorded."""
 
@@ -56,11 +68,15 @@ def render(report: Report) -> str:
 
 def _head(report: Report) -> list[str]:
     code = exit_code(report)
-    meaning = "its channels agree; no verdict was asked for" if headline(report) == "CONSISTENT" else MEANING[code]
+    meaning = (
+        "its channels agree; no verdict was asked for" if headline(report) == "CONSISTENT" else _meaning(report, code)
+    )
     lines = [f"{headline(report)} ({int(code)})  {report.document}: {meaning}"]
     if report.usage or report.fault:
         lines += ["", *(report.usage or report.fault).splitlines()]
-    if report.verdict is not None:
+    if report.kind == "measurement" and report.verdict is not None:
+        lines += _claims(report)
+    elif report.verdict is not None:
         claimed = "as claimed" if report.verdict == report.claim else f"but the receipt claims '{report.claim}'"
         lines.append(
             f"Arm '{report.arm}' is recomputed as '{report.verdict}', {claimed}; required: '{report.require}'."
@@ -73,16 +89,34 @@ def _head(report: Report) -> list[str]:
     return lines
 
 
+def _meaning(report: Report, code: Code) -> str:
+    return (MEASURED if report.kind == "measurement" else {}).get(code, MEANING[code])
+
+
+def _claims(report: Report) -> list[str]:
+    """List every claim with its outcome and its numbers, up to a bound."""
+    counts = Counter(c.outcome for c in report.claims)
+    lines = [
+        f"{len(report.claims)} claims: " + ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items())) + "."
+    ]
+    if report.verdict == "supported" != report.require:
+        lines.append(f"A measurement is no receipt and cannot be '{report.require}': --require supported accepts it.")
+    for claim in report.claims[:CLAIMS_SHOWN]:
+        lines += [f"  {claim.outcome:<14}{claim.id}: {claim.says}", f"  {'':<14}  {claim.because}"]
+    hidden = len(report.claims) - CLAIMS_SHOWN
+    return [*lines, f"  ... and {hidden} more claims; --report json lists them"] if hidden > 0 else lines
+
+
 def _channel(result: ChannelResult) -> str:
     count = (
         f"{result.checked:,} of {result.total:,} {result.unit}"
         if result.total
-        else (result.skipped or "nothing to check")
+        else (result.skipped or result.inapplicable or "nothing to check")
     )
     if result.problems:
         plural = "problem" if len(result.problems) == 1 else "problems"
         count = f"{len(result.problems)} {plural}; looked at {result.checked:,} {result.unit}"
-    asked = "" if result.status is Status.PASSED else f" - {QUESTIONS[result.channel]}"
+    asked = "" if result.status in (Status.PASSED, Status.NOT_APPLICABLE) else f" - {QUESTIONS[result.channel]}"
     return f"  {result.channel.value:<13}{_MARK[result.status]:<12}{count}{asked}"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from atlas_schema.errors import UsageError
+from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.files import read_bytes
 from atlas_schema.limits import LIMITS
@@ -16,7 +17,7 @@ from atlas_schema.verify.verifier import Submission
 
 def load(
     receipt: Path | None, evidence: Path | None = None, contract: str | None = None, preregistration: Path | None = None,
-    run_log: Path | None = None,
+    run_log: Path | None = None, measurements: tuple[Path, ...] = (),
 ) -> Submission:  # fmt: skip
     """Collect the files of a submission. What lies beside the receipt may be absent; what is named must exist."""
     if receipt is None:
@@ -32,7 +33,8 @@ def load(
     return Submission(
         str(receipt), raw, _beside(preregistration, folder, "preregistration.json"),
         _beside(run_log, folder, "run_log.json"), contract_bytes,
-        None if bundle is None else _opener(bundle),
+        None if bundle is None else _opener(bundle), None if bundle is None else _rows_opener(bundle),
+        tuple(_bytes(path) for path in measurements),
     )  # fmt: skip
 
 
@@ -46,6 +48,15 @@ def _opener(bundle: Path) -> Callable[[], EvidenceSource]:
         return ParquetBundle(bundle)
 
     return open_bundle
+
+
+def _rows_opener(bundle: Path) -> Callable[[], Rows]:
+    def open_rows() -> Rows:
+        from atlas_schema.evidence.measured import read_measured
+
+        return read_measured(bundle)
+
+    return open_rows
 
 
 def _refuse_file(path: Path) -> NoReturn:

@@ -98,6 +98,7 @@ class ChannelResult:
     unit: str = "checks"
     problems: list[Problem] = field(default_factory=list)
     skipped: str = ""
+    inapplicable: str = ""
 
     def check(self, count: int = 1) -> None:
         """Count checks that were made."""
@@ -116,7 +117,20 @@ class ChannelResult:
             return Status.UNPROVEN
         if self.skipped:
             return Status.NOT_CHECKED
+        if self.inapplicable and not self.total:
+            return Status.NOT_APPLICABLE
         return Status.PASSED if 0 < self.checked == self.total else Status.UNPROVEN
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimLine:
+    """What one claim of a measurement comes to: supported, contradicted, undetermined or unlicensed, and why."""
+
+    id: str
+    says: str
+    strength: str
+    outcome: str
+    because: str
 
 
 @dataclass(slots=True)
@@ -135,6 +149,7 @@ class Report:
     facts: dict[str, str] = field(default_factory=dict)
     establishes_not: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    claims: tuple[ClaimLine, ...] = ()
     fault: str = ""
     usage: str = ""
     interrupted: bool = False
@@ -166,9 +181,13 @@ def exit_code(report: Report) -> Code:
         return any(statuses.get(channel) is Status.FAILED for channel in channels)
 
     contradicted = report.verdict is not None and report.claim is not None and report.verdict != report.claim
+    # A measurement refuted by its own values is genuine: that is an outcome, not a divergence of bytes and numbers.
+    refuted = report.verdict == "refuted"
     gaps = any(s in (Status.UNPROVEN, Status.NOT_CHECKED) for s in statuses.values())
     nothing = Status.PASSED not in statuses.values()
-    undecided = report.decides and report.verdict in (None, "undetermined")
+    undecided = report.decides and report.verdict in (None, "undetermined", "unlicensed")
+    # Whoever asks about a receipt is not answered with 0 because a measurement stands in its place.
+    unasked = report.decides and report.verdict == "supported" != report.require
     rows = (
         (bool(report.fault), Code.INTERNAL),
         (bool(report.usage), Code.USAGE),
@@ -176,10 +195,12 @@ def exit_code(report: Report) -> Code:
         (failed(Channel.ADMISSION, Channel.SCHEMA, Channel.CONTRACT), Code.INADMISSIBLE),
         (failed(Channel.BINDING, Channel.AUTHENTICITY), Code.TAMPERED),
         (
-            failed(Channel.REPRODUCTION, Channel.REPLAY, Channel.DECISION) or (report.decides and contradicted),
+            failed(Channel.REPRODUCTION, Channel.REPLAY)
+            or (failed(Channel.DECISION) and not refuted)
+            or (report.decides and contradicted),
             Code.DIVERGED,
         ),
-        (gaps or undecided or nothing, Code.UNPROVEN),
+        (gaps or undecided or unasked or nothing, Code.UNPROVEN),
         (report.decides and report.verdict != report.require, Code.NOT_PRESERVED),
     )
     return next((code for holds, code in rows if holds), Code.VERIFIED)
@@ -188,4 +209,6 @@ def exit_code(report: Report) -> Code:
 def headline(report: Report) -> str:
     """Return the word for the outcome. Profiles that decide nothing never print VERIFIED."""
     code = exit_code(report)
+    if code is Code.NOT_PRESERVED and report.kind == "measurement":
+        return "REFUTED"
     return "CONSISTENT" if code is Code.VERIFIED and not report.decides else code.name

@@ -54,6 +54,14 @@ C044 | Every run reads a stimulus whose version was registered before, or a pre-
 C045 | No document states a fidelity tier. | A tier is derived from the log's steps; one that is typed in can say anything. | protocol.md, Fidelity tier
 C046 | A filled judgement has value, author and basis, and the log holds its step: by a technician, at its time, about this document. | Automation leaves judgement blank; only a person fills it. | protocol.md, Judgement
 C047 | A Read is the one that the log records, written after the step it names and before the next. | A Read that nobody logged could have been written at any time. | protocol.md, Reads
+C060 | Names within a measurement or prediction are unique: series, labels, claims, conditions, questions, roles, clauses. | Nobody can know which of two is meant. | measurements.md, Contract
+C061 | The uncertainty of a value holds the value, and its lower end is not above its upper. | One of the two was copied wrongly. | measurements.md, Contract
+C062 | Terms and conventions are the vocabulary's; a term with conventions names one, and a proxy is called one. | One word with two meanings lets two records disagree unseen. | measurements.md, Contract
+C063 | Every expression can be read and asks only for values that are there. | A claim about what was not recorded cannot be checked. | measurements.md, Expressions
+C064 | Values cite rows exactly where the record binds evidence, and Student intervals cite the rows of a mean. | Bound rows that nothing cites would make values look recomputed. | measurements.md, Rows
+C065 | A prediction's rule can be decided, and looks at the measurements it requires and at no others. | A prediction that nothing can contradict says nothing. | predictions.md, Rule
+C066 | A stated outcome is the one that the rule gives on the cited measurements, which fit their roles. | Nobody types in an outcome. | predictions.md, Settling
+C067 | A prediction that bears the id of a shipped one states the same and is decided by the same rule. | A rule must not change under a familiar name. | predictions.md, Settling
 B001 | The bundle holds exactly the declared tables. | Nothing missing, nothing extra. | format.md, Bundle
 B002 | Every table has the stated number of rows. | The rows must be the ones the receipt is about. | format.md, Digests
 B003 | Every table has the stated Merkle root. | One changed bit of one value changes the root. | format.md, Digests
@@ -77,8 +85,16 @@ R015 | Columns that this version neither writes nor recomputes hold nothing. | W
 R016 | The base's own updates at its own states are the same in every run's rows. | A drift is relative to them; inflated in one arm's rows only, they would shrink its drift. | measures.md, 2
 R017 | Tensor digests agree with the weights' digests and distances, and with the layers before. | Changed weights that claim to be equal would excuse what their rows show. | format.md, Tensor digests
 R014 | Subjects and extraction repeat table `run`. | A receipt must not describe another model than its evidence. | format.md, Receipt
+R060 | A value that cites rows is the stated statistic of them. | That is what citing rows means. | measurements.md, Rows
+R061 | The sample size of a value that cites rows is their number. | An interval and a licence hang on it. | measurements.md, Rows
+R062 | A Student interval is the one that the cited rows give. | A narrow interval claims more than its data. | measurements.md, Rows
 D001 | The claimed verdict is the recomputed one. | The claim is what people will quote. | measures.md, 7
 D002 | The decision holds under the reviewer's seed. | A verdict must not hang on a lucky resample. | measures.md, 6
+D040 | No claim is contradicted by the record's own values. | A record that refutes itself refutes what is quoted from it. | measurements.md, Outcomes
+D041 | Every claim is decided by the record's own values. | What the numbers leave open must not pass for a finding. | measurements.md, Outcomes
+D042 | No claim is stronger than the record's licence and replication. | A statistical claim from one observation is a figure of speech. | measurements.md, Licence
+D043 | A statistical licence rests on two observations or more and an uncertainty at every value. | One observation has no spread. | measurements.md, Licence
+D044 | A replicated record counts two independent runs or more. | One run is no replication. | measurements.md, Licence
 """
 
 RULES: dict[str, Rule] = {

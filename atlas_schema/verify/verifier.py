@@ -20,11 +20,14 @@ from dataclasses import dataclass
 
 from atlas_schema.documents.base import Document
 from atlas_schema.documents.contract import Contract
+from atlas_schema.documents.measurement import Measurement
+from atlas_schema.documents.prediction import Prediction
 from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.documents.read import Read
 from atlas_schema.documents.receipt import ArmFindings, Findings, Receipt
 from atlas_schema.documents.run_log import RunLog
 from atlas_schema.errors import EvidenceError, RowsError
+from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.protocol.fidelity import fidelity
 from atlas_schema.protocol.judgement import subject_digest
@@ -33,11 +36,15 @@ from atlas_schema.verify import consistency, protocol
 from atlas_schema.verify.documents import Parsed, parse
 from atlas_schema.verify.outcome import PROFILES, Channel, Problem, Report, Status
 from atlas_schema.verify.reading import position
+from atlas_schema.verify.records import check_prediction, prediction_facts, verify_measurement
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What the reviewer was given. ``open_evidence`` raises `EvidenceError`; None means that there is no evidence."""
+    """What the reviewer was given. ``open_evidence`` raises `EvidenceError`; None means that there is no evidence.
+
+    ``open_rows`` opens the same folder as rows of a measurement; ``measurements`` are those that settle a prediction.
+    """
 
     name: str
     raw: bytes
@@ -45,6 +52,8 @@ class Submission:
     run_log: bytes | None = None
     contract: bytes | None = None
     open_evidence: Callable[[], EvidenceSource] | None = None
+    open_rows: Callable[[], Rows] | None = None
+    measurements: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,8 @@ def verify(submission: Submission, options: Options) -> Report:
         report.kind = str(parsed.value["kind"])
         if isinstance(parsed.model, Receipt):
             _verify_receipt(submission, options, parsed, parsed.model, report)
+        elif isinstance(parsed.model, Measurement):
+            _verify_measurement(submission, options, parsed.model, report)
         else:
             _verify_other(submission, parsed, options, report)
     for absent in (Channel.AUTHENTICITY, Channel.REPLAY):
@@ -91,8 +102,16 @@ def verify(submission: Submission, options: Options) -> Report:
     return report
 
 
+def _verify_measurement(submission: Submission, options: Options, record: Measurement, report: Report) -> None:
+    if options.pin is not None:
+        _check_pin(options.pin, record, report)
+    if Channel.CONTRACT in report.required:
+        _verify_words(submission, record, report)
+    verify_measurement(record, submission.open_rows, report, lambda error: _inadmissible(error, report))
+
+
 def _verify_other(submission: Submission, parsed: Parsed, options: Options, report: Report) -> None:
-    """A contract, pre-registration or run log by itself: its shape and its agreement with itself.
+    """A contract, pre-registration, run log, Read or prediction by itself: its shape and its agreement with itself.
 
     Under a profile that asks for a verdict it stays unproven: whoever asks about a receipt must not be answered with 0
     because somebody put another kind of document in its place.
@@ -121,6 +140,10 @@ def _verify_other(submission: Submission, parsed: Parsed, options: Options, repo
         consistency.check_log(parsed.model, result)
         protocol.check_protocol(parsed.model, result)
         report.facts |= {"head": parsed.model.steps[-1].hash, "fidelity": fidelity(parsed.model).words}
+    elif isinstance(parsed.model, Prediction):
+        given = [parse("measurement", raw, "measurement", report) for raw in submission.measurements]
+        check_prediction(parsed.model, [p.model for p in given if p and isinstance(p.model, Measurement)], result)
+        report.facts |= prediction_facts(parsed.model)
     else:
         _verify_words(submission, parsed.model, report)
 

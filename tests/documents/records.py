@@ -129,6 +129,19 @@ _PREDICTION: Json = {
     "same_conditions": ["texts"],
     "different_models": False,
     "rule": {
+        "given": [
+            {
+                "id": "enough",
+                "says": "there are three layers",
+                "statement": {
+                    "operator": "count_at_least",
+                    "series": "tiny.coupling",
+                    "side": "above",
+                    "bound": "0",
+                    "count": 3,
+                },
+            }
+        ],
         "combine": "all",
         "clauses": [
             {
