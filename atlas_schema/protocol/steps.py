@@ -89,7 +89,7 @@ def write_read(log: Path, target: Path, moment: str, author: str, text: str, sur
 def verification(log: Path, document: Path, by: str, report: str) -> Step:
     """Return the step of a verification. Raises `UsageError` where the party or this process also extracted."""
     steps = read_log(log).steps
-    inputs = {**party(by), PROCESS: process_digest(), "document": file_digest(document)}
+    inputs = {**party(by), PROCESS: process_digest(), "document": subject_digest(open_document(document))}
     outputs = {"report": digest_bytes(report.encode())}
     made = next_step(steps, step="verify", actor="automation", inputs=inputs, outputs=outputs)
     for fault in protocol_faults((*steps, made)):
