@@ -35,6 +35,14 @@ class Limits:
     """Interval operations for all statements of one measurement or prediction."""
     dimension: int = 1_048_576
     """Hidden size, number of experts and their product, each."""
+    raw_bytes: int = 256 * 2**20
+    """Size of one file of raw output, bytes."""
+    raw_line_bytes: int = 4 * 2**20
+    """Length of one line of raw output, and of one string in it, bytes."""
+    raw_outputs: int = 10_000
+    """Outputs of one file of raw output."""
+    raw_logprobs: int = 200_000
+    """Log-probabilities of one output."""
 
 
 LIMITS = Limits()

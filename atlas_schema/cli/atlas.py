@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from atlas_schema.cli import log, transcribe, vocab
 from atlas_schema.cli.prediction import prediction
 from atlas_schema.errors import AtlasError, UsageError
 
@@ -19,6 +20,10 @@ prereg = typer.Typer(no_args_is_help=True, help="Fix in advance what will be mea
 evidence = typer.Typer(no_args_is_help=True, help="Move evidence between the working store and the form of exchange.")
 app.add_typer(prereg, name="prereg")
 app.add_typer(evidence, name="evidence")
+app.add_typer(vocab.app, name="vocab")
+app.add_typer(log.app, name="log")
+app.command("judge")(log.judge)
+app.command("transcribe")(transcribe.transcribe)
 app.add_typer(prediction, name="prediction")
 COMMANDS = "atlas_schema.commands"
 

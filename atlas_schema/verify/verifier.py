@@ -30,6 +30,7 @@ from atlas_schema.errors import EvidenceError, RowsError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.protocol.fidelity import fidelity
+from atlas_schema.protocol.judgement import subject_digest
 from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.verify import consistency, protocol
 from atlas_schema.verify.documents import Parsed, parse
@@ -155,10 +156,18 @@ def _verify_words(submission: Submission, document: Document, report: Report) ->
     if log is not None:
         consistency.check_log(log, result)
         protocol.check_protocol(log, result)
-        report.facts["fidelity"] = fidelity(log).words
+        report.facts["fidelity"] = _fidelity_of(document, log)
     if isinstance(document, Read):
         protocol.check_read(document, log, result)
     protocol.check_judgements(document, log, result)
+
+
+def _fidelity_of(document: Document, log: RunLog) -> str:
+    """The tier of the log, where the log speaks of this document: a log of something else lends it nothing."""
+    about = {subject_digest(document), consistency.digest_of(document)}
+    if any(a.digest in about for step in log.steps for a in step.outputs):
+        return fidelity(log).words
+    return "no tier: the log beside it has no step that made this document"
 
 
 def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, receipt: Receipt, report: Report) -> None:

@@ -27,11 +27,19 @@ def study() -> StudySimulator:
     return StudySimulator.make(small)
 
 
+_READ = {
+    "kind": "read", "schema_version": "1.0", "moment": "before_first_run", "author": "a person",
+    "time": "2026-01-02T00:00:00Z", "log_head": None, "text": "It will rise.", "surprise": "A fall.",
+}  # fmt: skip
+
+
 @cache
 def _example(kind: str) -> str:
     records = {"measurement": measurement, "prediction": prediction}
     if kind in records:
         return json.dumps(records[kind]())
+    if kind == "read":
+        return json.dumps(_READ)
     made = study()
     documents: dict[str, Any] = {
         "contract": made.contract, "preregistration": made.preregistration, "run_log": made.run_log,

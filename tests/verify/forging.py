@@ -19,7 +19,7 @@ from atlas_schema.documents.run_log import RunLog
 from atlas_schema.evidence.digest import evidence_root
 from atlas_schema.evidence.source import EvidenceSource, table_roots
 from atlas_schema.files import document_text
-from atlas_schema.protocol.log import step_hash
+from atlas_schema.protocol.log import next_step, step_hash
 from atlas_schema.study.describe import extraction_of, subjects_of
 from atlas_schema.study.issue import build_receipt
 from atlas_schema.study.preregister import digest_of
@@ -120,6 +120,14 @@ def rechained(log: RunLog, change: Callable[[list[Json]], list[Json]]) -> RunLog
         step = type(log.steps[0]).model_validate_json(json.dumps(fields))
         done.append(step.model_copy(update={"hash": step_hash(step)}))
     return RunLog(kind="run_log", schema_version="1.0", steps=tuple(done))
+
+
+def continued(log: RunLog, *steps: Json) -> RunLog:
+    """Return a log with more steps, chained as the tools do."""
+    made = log.steps
+    for step in steps:
+        made = (*made, next_step(made, **{"time": made[-1].time, "tool": "tests", **step}))
+    return RunLog(kind="run_log", schema_version="1.0", steps=made)
 
 
 def counting(source: EvidenceSource, opened: list[str]) -> Callable[[], EvidenceSource]:

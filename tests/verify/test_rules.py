@@ -22,6 +22,7 @@ from verify.forging import (
     FROZEN,
     Json,
     as_json,
+    continued,
     counting,
     encoded,
     honest,
@@ -35,10 +36,13 @@ from verify.forging import (
 from verify.record_defects import CASES as RECORD_CASES
 from verify.record_defects import told, with_rows
 
-from atlas_schema.canonical import canonical_json, digest_bytes
+from atlas_schema.canonical import canonical_json, digest_bytes, digest_document
+from atlas_schema.documents.base import Judgement
 from atlas_schema.documents.preregistration import Window
 from atlas_schema.evidence.bundle import ParquetBundle
 from atlas_schema.measures.summarise import summarise
+from atlas_schema.protocol.judgement import judgement_digest
+from atlas_schema.protocol.log import party
 from atlas_schema.study.issue import build_receipt
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.study.preregister import digest_of
@@ -259,7 +263,7 @@ def created_afterwards() -> Report:
     return forged(study().with_preregistration({"created": "2026-01-01T02:00:00Z"}))
 
 
-@defect("C006", "The extraction was logged before the pre-registration was declared.", Code.INADMISSIBLE)
+@defect("C006 C040 C044", "The extraction was logged before the pre-registration was declared.", Code.INADMISSIBLE)
 def declared_afterwards() -> Report:
     def swapped(steps: list[Json]) -> list[Json]:
         return [{**steps[1], "time": steps[0]["time"]}, {**steps[0], "time": steps[1]["time"]}]
@@ -268,6 +272,179 @@ def declared_afterwards() -> Report:
     log = rechained(s.run_log, swapped)
     receipt["run_log"]["head"] = log.steps[-1].hash
     return verified(s.with_run_log(log), receipt)
+
+
+def logged(*steps: Json, receipt: Json | None = None) -> Report:
+    """Verify over a log with more steps, as its technician's tools would chain them."""
+    return verified(study().with_run_log(continued(study().run_log, *steps)), receipt or honest())
+
+
+def took(step: str, actor: str = "automation", inputs: Json | None = None, outputs: Json | None = None) -> Json:
+    return {"step": step, "actor": actor, "inputs": inputs or {}, "outputs": outputs or {"it": OTHER}}
+
+
+@defect("C040", "Read #0 was written after the run.", Code.INADMISSIBLE)
+def expectation_after_the_fact() -> Report:
+    return logged(took("read0", "technician"))
+
+
+@defect("C040", "Read #1 was written after a receipt was issued.", Code.INADMISSIBLE)
+def reading_after_the_issue() -> Report:
+    return logged(took("issue"), took("read1", "technician"))
+
+
+@defect("C041", "A model wrote Read #1.", Code.INADMISSIBLE)
+def reading_by_a_model() -> Report:
+    return logged(took("read1", "model"))
+
+
+@defect("C042", "One process ran two models.", Code.INADMISSIBLE)
+def process_used_twice() -> Report:
+    plan = {"preregistration": study().preregistration_digest(), "process": OTHER}
+    return logged(took("extract", inputs=plan), took("extract", inputs=plan))
+
+
+@defect("C043", "The extracting party verified its own work.", Code.INADMISSIBLE)
+def own_work_verified() -> Report:
+    plan = {"preregistration": study().preregistration_digest()}
+    return logged(
+        took("extract", inputs={**plan, **party("Lab A")}), took("issue"), took("verify", inputs=party("lab  a"))
+    )
+
+
+@defect("C043", "The extracting process verified its own work.", Code.INADMISSIBLE)
+def own_process_verified() -> Report:
+    plan = {"preregistration": study().preregistration_digest(), "process": OTHER}
+    return logged(took("extract", inputs=plan), took("issue"), took("verify", inputs={**party("B"), "process": OTHER}))
+
+
+@defect("C043", "The verifier's name was changed and its digest kept.", Code.INADMISSIBLE)
+def verifier_renamed() -> Report:
+    return logged(took("issue"), took("verify", inputs={"party: Lab B": next(iter(party("Lab A").values()))}))
+
+
+@defect("C044", "A run read a stimulus that nobody registered.", Code.INADMISSIBLE)
+def stimulus_of_no_version() -> Report:
+    return logged(took("extract", inputs={"stimulus prompts@1": OTHER}))
+
+
+@defect("C044", "A version of a stimulus was given other content.", Code.INADMISSIBLE)
+def stimulus_exchanged() -> Report:
+    return logged(
+        took("stimulus", outputs={"stimulus p@1": OTHER}), took("stimulus", outputs={"stimulus p@1": digest_bytes(b"")})
+    )
+
+
+@defect("C045 S001", "The producer typed the tier in.", Code.INADMISSIBLE)
+def tier_typed_in() -> Report:
+    return stated(lambda r: r.update(fidelity_tier="A"))
+
+
+def judged(**changes: Any) -> tuple[Json, Judgement]:
+    made = Judgement(
+        **{"value": "holds", "author": "A. Person", "time": "2026-01-02T00:00:00Z", "basis": "the cells", **changes}
+    )
+    receipt = as_json(honest())
+    receipt["judgement"]["reading"] = as_json(made)
+    return receipt, made
+
+
+def judging(
+    made: Judgement, actor: str = "technician", step: str = "judge", time: str = "2026-01-02T00:00:00Z"
+) -> Json:
+    about = {"judgement /judgement/reading": judgement_digest(honest(), ("judgement", "reading"), made)}
+    return {**took(step, actor, outputs=about), "time": time}
+
+
+@defect("C046", "A judgement stands in the receipt, and no person made it.", Code.INADMISSIBLE)
+def judgement_from_nowhere() -> Report:
+    return logged(receipt=judged()[0])
+
+
+@defect("C041 C046", "Automation made the judgement.", Code.INADMISSIBLE)
+def judgement_by_automation() -> Report:
+    receipt, made = judged()
+    return logged(judging(made, "automation"), receipt=receipt)
+
+
+@defect("C046", "The judgement has no author.", Code.INADMISSIBLE)
+def judgement_by_nobody() -> Report:
+    receipt, made = judged(author=" ")
+    return logged(judging(made), receipt=receipt)
+
+
+@defect("C046", "A person's judgement was turned round afterwards.", Code.INADMISSIBLE)
+def judgement_turned_round() -> Report:
+    receipt, made = judged()
+    receipt["judgement"]["reading"]["value"] = "does not hold"
+    return logged(judging(made), receipt=receipt)
+
+
+@defect("C046", "A judgement of one receipt was put into another.", Code.INADMISSIBLE)
+def judgement_moved() -> Report:
+    receipt, made = judged()
+    receipt["notes"] = "another receipt"
+    return logged(judging(made), receipt=receipt)
+
+
+@defect("C046", "The judgement was backdated.", Code.INADMISSIBLE)
+def judgement_backdated() -> Report:
+    receipt, made = judged()
+    return logged(judging(made, time="2026-01-03T00:00:00Z"), receipt=receipt)
+
+
+@defect("C046", "The judgement is logged as another step.", Code.INADMISSIBLE)
+def judgement_as_an_issue() -> Report:
+    receipt, made = judged()
+    return logged(judging(made, step="issue"), receipt=receipt)
+
+
+def test_a_judgement_that_a_person_made_is_accepted() -> None:
+    receipt, made = judged()
+    assert exit_code(logged(judging(made), receipt=receipt)) is Code.VERIFIED
+
+
+def a_read(**changes: Any) -> Json:
+    return {"kind": "read", "schema_version": "1.0", "moment": "after_first_run", "author": "A. Person", "text": "It rose.",
+            "time": "2026-01-02T00:00:00Z", "log_head": study().run_log.steps[-1].hash, "surprise": "nothing", **changes}  # fmt: skip
+
+
+def read_verified(read: Json, logged_read: Json) -> Report:
+    step = {
+        **took("read1", "technician", outputs={"read1.json": digest_document(logged_read)}),
+        "time": "2026-01-02T00:00:00Z",
+    }
+    log = continued(study().run_log, step)
+    return verified(study(), read, Options(profile="offline"), run_log=encoded(as_json(log)))
+
+
+def test_a_read_that_is_logged_is_accepted() -> None:
+    assert exit_code(read_verified(a_read(), a_read())) is Code.VERIFIED
+
+
+@defect("C047", "A Read was rewritten after it was logged.", Code.INADMISSIBLE)
+def read_rewritten() -> Report:
+    return read_verified(a_read(text="It fell."), a_read())
+
+
+@defect("C047", "A Read claims to have been written at another place of the log.", Code.INADMISSIBLE)
+def read_out_of_place() -> Report:
+    return read_verified(a_read(log_head=OTHER), a_read(log_head=OTHER))
+
+
+@defect("C047", "A Read bears another time than its step.", Code.INADMISSIBLE)
+def read_backdated() -> Report:
+    return read_verified(a_read(time="2026-01-01T12:00:00Z"), a_read(time="2026-01-01T12:00:00Z"))
+
+
+@defect("C047", "Nobody signed the Read.", Code.INADMISSIBLE)
+def read_by_nobody() -> Report:
+    return read_verified(a_read(author=" "), a_read(author=" "))
+
+
+@defect("C047", "A Read without a log.", Code.UNPROVEN)
+def read_without_a_log() -> Report:
+    return verified(study(), a_read(), Options(profile="offline"), run_log=None)
 
 
 @defect("C007", "No logged extraction produced these rows.", Code.INADMISSIBLE)

@@ -41,6 +41,7 @@ def extract(
     experts: Annotated[str, typer.Option(help="Experts implementation: grouped_mm or eager.")] = "grouped_mm",
     batch_size: Annotated[int, typer.Option(help="Windows per forward pass; part of the fingerprint.")] = 16,
     threads: Annotated[int, typer.Option(help="CPU threads; part of the fingerprint.")] = 1,
+    party: Annotated[str, typer.Option(help="Who extracts, for the run log; a verifier is another party.")] = "",
 ) -> None:
     """Write evidence, or the rest of it: a run that is interrupted continues where it stopped."""
     try:
@@ -51,7 +52,7 @@ def extract(
         from atlas_extractors.routing.extract import extract as run_extraction
 
         execution = Execution(device, dtype, attention, experts, batch_size, threads)
-        request = Request(prereg, base, parse_arms(arm or []), evidence, execution, contract)
+        request = Request(prereg, base, parse_arms(arm or []), evidence, execution, contract, party.strip())
         with Terminal() as terminal:
             run_extraction(request, terminal)
             _say_end(terminal, request)

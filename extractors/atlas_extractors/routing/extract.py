@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,7 +38,7 @@ from atlas_schema.evidence.source import table_roots
 from atlas_schema.evidence.store import EvidenceStore
 from atlas_schema.evidence.tables import Dims
 from atlas_schema.files import read_document
-from atlas_schema.protocol.log import LOG_NAME, append_step
+from atlas_schema.protocol.log import LOG_NAME, PROCESS, append_step, party
 from atlas_schema.study.identity import config_digest, tokenizer_digest, weights_digest
 
 WINDOW_CHUNK = 1024
@@ -63,6 +64,7 @@ class Request:
     evidence: Path
     execution: Execution
     contract: Path | None = None
+    party: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ def extract(request: Request, progress: Progress) -> None:
         EvidenceStore.open(request.evidence, preregistration_digest=study.digest, dims=dims) as store,
         BaseStates(request.evidence.absolute().parent, len(study.tokens), dims.P, dims.d) as states,
     ):
-        extraction = _Extraction(study, dims, store, states, interrupt, progress, Journal(request.evidence))
+        extraction = _Extraction(
+            study, dims, store, states, interrupt, progress, Journal(request.evidence), request.party
+        )
         extraction.windows()
         for run in runs:
             extraction.run(run)
@@ -213,6 +217,7 @@ class _Extraction:
     interrupt: Interruptible
     progress: Progress
     journal: Journal
+    party: str
 
     def windows(self) -> None:
         """Table `window`, in chunks, each one transaction; a chunk that is there is skipped."""
@@ -245,7 +250,7 @@ class _Extraction:
             worst = {str(layer): max(found[str(layer)] for found in errors) for layer in layers}
             _, tables = worker.call({"op": "finish", "errors": worst})
             self._commit(tables)
-        self._log_once(run)
+        self._log_once(run, {PROCESS: worker.hello["process"]})
         self.progress.run_finished(run.run_id, resumed=False)
 
     def _batches(self, run: Run, worker: WorkerProcess, batches: Sequence[Batch], done: set[int]) -> list[Errors]:
@@ -380,7 +385,7 @@ class _Extraction:
                 append_step(path, step="extract", actor="automation", inputs={"preregistration": self.study.digest},
                             outputs={"evidence": root})  # fmt: skip
 
-    def _log_once(self, run: Run) -> None:
+    def _log_once(self, run: Run, process: Mapping[str, str] = MappingProxyType({})) -> None:
         """One `extract` step per completed run, also where the extraction stopped before it could be written."""
         path = self.study.path.with_name(LOG_NAME)
         facts = _expected_facts(run)
@@ -393,7 +398,8 @@ class _Extraction:
             "preregistration": self.study.digest,
             "weights": run.identity["weights_digest"],
             "fingerprint": digest_document(facts["fingerprint"]),
-        }
+            **process, **(party(self.party) if self.party else {}),
+        }  # fmt: skip
         with self.interrupt.shield():
             append_step(path, step="extract", actor="automation", inputs=inputs, outputs=outputs)
 

@@ -39,6 +39,7 @@ from atlas_extractors.routing.rows import (
 )
 from atlas_schema.errors import AtlasError
 from atlas_schema.evidence.tables import Dims
+from atlas_schema.protocol.process import process_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ class Worker:
             "architecture": type(self.bound.model).__name__,
             "parameters": self.parameters,
             "param_distance": self.param_distance,
+            "process": process_digest(),
         }
 
     def answer(self, request: Frame) -> tuple[dict[str, Any], list[bytes]]:
