@@ -1113,10 +1113,11 @@ def lucky_resample() -> Report:
     return verified(s, receipt, Options(seed=seed))
 
 
-for _name, (_rules, _sentence, _code, _make) in RECORD_CASES.items():
-    CASES[_name] = Case(
-        frozenset(f"ATL-{r}" for r in _rules.split()), _sentence, _code, lambda _folder, make=_make: make()
-    )
+def adopted(rules: str, sentence: str, code: Code, make: Callable[[], Report]) -> Case:
+    return Case(frozenset(f"ATL-{rule}" for rule in rules.split()), sentence, code, lambda _: make())
+
+
+CASES |= {name: adopted(*parts) for name, parts in RECORD_CASES.items()}
 
 
 # --- the tests ----------------------------------------------------------------------------------------------------
