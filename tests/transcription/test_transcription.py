@@ -100,7 +100,7 @@ def test_every_series_names_a_term_and_its_convention() -> None:
 @given(st.lists(st.floats(-50, 0), min_size=1, max_size=30))
 def test_likelihoods_agree_with_naive_ones(logprobs: list[float]) -> None:
     mean = mean_log_likelihood(logprobs)
-    exact = sum(map(Fraction, logprobs)) / len(logprobs)
+    exact = sum(map(Fraction, logprobs), Fraction(0)) / len(logprobs)
     assert abs(mean - exact) <= abs(exact) * Fraction(1, 2**52)
     made = drafted(RUN, {**ONE, "output_tokens": len(logprobs), "logprobs": logprobs})
     naive = math.exp(-math.fsum(logprobs) / len(logprobs))
