@@ -137,6 +137,14 @@ def test_what_the_runner_does_not_know_gives_no_series() -> None:
     assert values(silent, "output_ratio_characters") == {"i1": "0.00000000000000000"}
 
 
+def test_a_group_says_how_many_outputs_stand_behind_it() -> None:
+    def size(*records: Json) -> int | None:
+        return next(s.sample.size for s in drafted(RUN, *records).series if s.name == "group_perplexity")
+
+    other = {**ONE, "id": "i3", "group": "law"}
+    assert (size(ONE, TWO), size(ONE, other), size(ONE, TWO, other)) == (2, 1, None)
+
+
 def test_a_draft_claims_and_judges_nothing() -> None:
     made = drafted()
     assert made.claims == ()
