@@ -73,6 +73,15 @@ def test_wheel_prints_schemas_and_rules(installed: Path) -> None:
     assert "ATL-R013" in run(installed, "atlas", "explain", "ATL-R013").stdout
 
 
+def test_wheel_holds_its_vocabulary(installed: Path) -> None:
+    done = run(installed, "atlas", "vocab", "check")
+    assert (done.returncode, "66 terms in 12 layers" in done.stdout) == (0, True), done.stderr
+
+
+def test_wheel_lists_its_predictions(installed: Path) -> None:
+    assert run(installed, "atlas", "prediction", "list").stdout.count("not_run") == 18
+
+
 def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}

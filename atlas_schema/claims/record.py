@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +74,7 @@ def judge_claims(record: Measurement) -> tuple[ClaimResult | ClaimError, ...]:
     """Evaluate every claim; a claim that cannot be read, or asks for what is not there, gives its error."""
     by_numbers = scope_of(record)
     by_uncertainty = scope_of(record, "uncertainty")
+    values = {(s.name, v.at): (v, s) for s in record.series for v in s.values}
     found: list[ClaimResult | ClaimError] = []
     for claim in record.claims:
         scope = by_uncertainty if claim.strength == "statistical" else by_numbers
@@ -83,13 +84,21 @@ def judge_claims(record: Measurement) -> tuple[ClaimResult | ClaimError, ...]:
         except ClaimError as error:
             found.append(error)
             continue
-        why = unlicensed(record, claim, scope.used)
+        why = unlicensed(record, claim, scope.used, values)
         found.append(ClaimResult(claim, result.outcome, result.because, why))
     return tuple(found)
 
 
-def unlicensed(record: Measurement, claim: Claim, used: Iterable[tuple[str, str]]) -> str:
-    """Return why a claim is stronger than the record's data license, or nothing."""
+def unlicensed(
+    record: Measurement,
+    claim: Claim,
+    used: Iterable[tuple[str, str]],
+    values: Mapping[tuple[str, str], tuple[Value, Series]],
+) -> str:
+    """Return why a claim is stronger than the record's data license, or nothing.
+
+    ``used`` are the values that it looked at, ``values`` all of them, by series and label.
+    """
     if claim.strength == "replicated":
         if record.replication.status != "replicated":
             return f"the claim says replicated, the record {record.replication.status}"
@@ -98,9 +107,8 @@ def unlicensed(record: Measurement, claim: Claim, used: Iterable[tuple[str, str]
         return ""
     if record.licence != "statistical":
         return f"the claim is statistical, the record's licence {record.licence}"
-    series = {s.name: s for s in record.series}
     for name, at in sorted(used):
-        weak = _too_weak(next(v for v in series[name].values if v.at == at), series[name])
+        weak = _too_weak(*values[name, at])
         if weak:
             return f"{name}[{at}]: {weak}"
     return ""

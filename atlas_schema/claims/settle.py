@@ -172,14 +172,15 @@ def _require_same(prediction: Prediction, roles: Mapping[str, Measurement]) -> N
 
 def _require_samples(prediction: Prediction, roles: Mapping[str, Measurement], scope: Scope) -> None:
     """Every value that the rule looked at must have at least the observations that its role requires."""
-    least = {r.role: r.min_sample for r in prediction.requires}
-    for name, at in sorted(scope.used):
-        role, _, series_name = name.partition(".")
-        series = next(s for s in roles[role].series if s.name == series_name)
-        n = sample_of(next(v for v in series.values if v.at == at), series)
-        if n is None or n < least[role]:
-            raise SettlementError("A value comes from too few observations.", where=f"{name}[{at}] of {roles[role].id}",
-                                  found="not stated" if n is None else str(n), expected=f"{least[role]} or more",
+    for requirement in prediction.requires:
+        record = roles[requirement.role]
+        values = ((f"{requirement.role}.{s.name}", s, v) for s in record.series for v in s.values)
+        for name, series, value in values:
+            n, at = sample_of(value, series), value.at
+            if (name, at) not in scope.used or (n is not None and n >= requirement.min_sample):
+                continue
+            raise SettlementError("A value comes from too few observations.", where=f"{name}[{at}] of {record.id}",
+                                  found="not stated" if n is None else str(n), expected=f"{requirement.min_sample} or more",
                                   todo="measure more, or state the sample size")  # fmt: skip
 
 

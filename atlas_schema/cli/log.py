@@ -155,16 +155,16 @@ def log_verify(
     log: Log = BESIDE,
 ) -> None:
     """Verify a document as another party, and record that it was done. Nothing is recorded where it does not verify."""
-    from atlas_schema.documents.receipt import Receipt
-    from atlas_schema.protocol.filling import open_document
-    from atlas_schema.protocol.steps import record_verification
+    from atlas_schema.protocol.filling import decides, open_document
+    from atlas_schema.protocol.steps import record_verification, verification
     from atlas_schema.reports import json as report_json
     from atlas_schema.reports import text
     from atlas_schema.verify.loading import load
     from atlas_schema.verify.outcome import Code, exit_code
     from atlas_schema.verify.verifier import Options, verify
 
-    options = Options(profile="review" if isinstance(open_document(document), Receipt) else "offline")
+    verification(log, document, party, "")  # refused before the work is done, not after
+    options = Options(profile="review" if decides(open_document(document)) else "offline")
     result = verify(load(document, run_log=log), options)
     typer.echo(text.render(result), nl=False)
     code = exit_code(result)

@@ -39,6 +39,8 @@ MODELS: dict[str, type[Document]] = {
 
 MOST_ERRORS = 1000
 """Violations of the schema that are collected of one document."""
+TAGS = ("kind", "operator", "status")
+"""Fields that tell apart the shapes of one value."""
 SCHEMA_ID = "https://atlas-schema.invalid/schema.json"
 """Identifies the schema; nothing is fetched from it."""
 
@@ -118,11 +120,41 @@ def _validator(kind: str) -> Any:
     return strict({"$schema": shipped["$schema"], "$ref": f"#/$defs/{model}", "$defs": shipped["$defs"]})
 
 
+def _places(error: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield where a violation lies. Of several shapes that a value might have, the one it meant is judged alone."""
+    path = tuple(error.absolute_path)
+    if error.validator not in ("anyOf", "oneOf") or not error.context:
+        yield path, str(error.message)
+        return
+    branches: dict[Any, list[Any]] = {}
+    for inner in error.context:
+        branches.setdefault(inner.schema_path[0], []).append(inner)
+    # Another shape: another type altogether, or another tag.
+    tagged = [e for e in error.context if len(e.relative_path) == 1 and e.relative_path[0] in TAGS
+              and e.validator in ("const", "enum")]  # fmt: skip
+    other = {id(e) for e in [*tagged, *(e for e in error.context if e.validator == "type" and not e.relative_path)]}
+    meant = [part for part in branches.values() if not other & {id(e) for e in part}]
+    if len(meant) == 1:
+        yield from (place for inner in meant[0] for place in _places(inner))
+    elif tagged and not meant:
+        known = {
+            v
+            for e in tagged
+            for v in (e.validator_value if isinstance(e.validator_value, list) else [e.validator_value])
+        }
+        yield (
+            (*path, tagged[0].relative_path[0]),
+            f"{tagged[0].instance!r} is not one of {', '.join(sorted(map(str, known)))}",
+        )
+    else:
+        yield path, str(error.message)
+
+
 def schema_errors(value: Any, kind: str) -> list[tuple[tuple[str | int, ...], str]]:
     """Validate a parsed document against the shipped schema; return (path, message) of the first violations.
 
     They are bounded: each quotes what it found, and a document can be made to violate the schema a million times.
     """
-    errors = islice(_validator(kind).iter_errors(value), MOST_ERRORS)
-    found = [(tuple(error.absolute_path), str(error.message)) for error in errors]
+    errors = _validator(kind).iter_errors(value)
+    found = list(islice((place for error in errors for place in _places(error)), MOST_ERRORS))
     return sorted(found, key=lambda pair: [str(part) for part in pair[0]])

@@ -27,10 +27,15 @@ class Fidelity:
         return f"{name}: {'; '.join(self.lacking)}" if self.lacking else f"{name}: every step of the protocol is there"
 
 
-def fidelity(log: RunLog) -> Fidelity:
+ABOUT_ONE = ("issue", "verify", "judge")
+"""Steps that are about one document of a log. What was done for another document does not count for this one."""
+
+
+def fidelity(log: RunLog, subject: str | None = None) -> Fidelity:
     """Return the tier of a log. A: all steps. C: no declaration, or no Read #0, before the first run. B: otherwise.
 
-    A broken log has none. That a step happened as the log says is not checked; that the log was not changed since is.
+    ``subject`` is a document's digest with judgements blank: the tier is then that of this document. A broken log has
+    none. That a step happened as the log says is not checked; that the log was not changed since is.
     """
     if chain_faults(log) or protocol_faults(log.steps):
         return Fidelity(None, ("the log is altered or breaks the protocol; atlas log check says where",))
@@ -38,8 +43,14 @@ def fidelity(log: RunLog) -> Fidelity:
     if run == len(log.steps):
         return Fidelity(None, ("no run is recorded",))
     grave = tuple(_before(log.steps, run))
-    lacking = (*grave, *_after(log.steps))
+    lacking = (*grave, *_after([s for s in log.steps if _counts(s, subject)]))
     return Fidelity("C" if grave else "B" if lacking else "A", lacking)
+
+
+def _counts(step: Step, subject: str | None) -> bool:
+    return (
+        subject is None or step.step not in ABOUT_ONE or any(a.digest == subject for a in (*step.inputs, *step.outputs))
+    )
 
 
 def _before(steps: Sequence[Step], run: int) -> list[str]:

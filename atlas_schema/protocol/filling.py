@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from atlas_schema.documents.base import Document, Judgement
 from atlas_schema.documents.judgements import judgement_fields, pointer, set_at
+from atlas_schema.documents.measurement import Measurement
+from atlas_schema.documents.receipt import Receipt
 from atlas_schema.documents.schema import MODELS
 from atlas_schema.errors import DocumentError, UsageError
 from atlas_schema.files import document_text, read_bytes, read_document, write_atomically
@@ -29,6 +31,11 @@ def open_document(path: Path) -> Document:
             "The document is of no known kind.", where=str(path), found=str(kind)[:80], expected=", ".join(MODELS)
         )
     return read_document(path, MODELS[kind], kind)
+
+
+def decides(document: Document) -> bool:
+    """Return whether a document claims something that verification decides; the form of any other can be verified only."""
+    return isinstance(document, Receipt) or (isinstance(document, Measurement) and bool(document.claims))
 
 
 def choose(document: Document) -> list[str]:

@@ -26,7 +26,9 @@ def now() -> str:
 
 
 def party(name: str) -> dict[str, str]:
-    """Return the artefact that names a party. Case and spacing do not make another party."""
+    """Return the artefact that names a party. Case and spacing do not make another party. Refuses a blank name."""
+    if not name.strip():
+        raise UsageError("A party needs a name.", found="nothing", expected="a person, a group or a laboratory")
     return {PARTY + name: party_digest(name)}
 
 

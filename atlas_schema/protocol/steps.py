@@ -8,14 +8,14 @@ from typing import Literal
 
 from atlas_schema.canonical import digest_bytes, digest_document
 from atlas_schema.documents.read import Read
-from atlas_schema.documents.run_log import RunLog
+from atlas_schema.documents.run_log import RunLog, Step
 from atlas_schema.errors import UsageError
 from atlas_schema.files import document_text, read_bytes, write_atomically
 from atlas_schema.protocol.filling import open_document, require_judgeable_log
 from atlas_schema.protocol.judgement import subject_digest
 from atlas_schema.protocol.log import PROCESS, append_step, next_step, now, party, read_log
 from atlas_schema.protocol.process import process_digest
-from atlas_schema.protocol.sequence import REGISTERED, Fault, protocol_faults
+from atlas_schema.protocol.sequence import REGISTERED, protocol_faults
 
 
 def file_digest(path: Path) -> str:
@@ -67,9 +67,8 @@ def register_stimulus(log: Path, file: Path, name: str, version: str) -> str:
 
 def _require_sound(log: Path, step: Literal["stimulus"], outputs: dict[str, str]) -> None:
     before = read_log(log).steps if log.exists() else ()
-    after = (*before, next_step(before, step=step, actor="technician", inputs={}, outputs=outputs))
-    known = {(f.rule, f.index) for f in protocol_faults(before)}
-    fault: Fault | None = next((f for f in protocol_faults(after) if (f.rule, f.index) not in known), None)
+    made = next_step(before, step=step, actor="technician", inputs={}, outputs=outputs)
+    fault = next((f for f in protocol_faults((*before, made)) if f.index == made.index), None)
     if fault:
         raise UsageError(fault.what, where=str(log), found=fault.stated, expected=fault.expected, todo=fault.todo)
 
@@ -87,17 +86,23 @@ def write_read(log: Path, target: Path, moment: str, author: str, text: str, sur
     return made
 
 
-def record_verification(log: Path, document: Path, by: str, report: str) -> RunLog:
-    """Add the step of a verification that ended well. Refuses a party or process that also extracted."""
+def verification(log: Path, document: Path, by: str, report: str) -> Step:
+    """Return the step of a verification. Raises `UsageError` where the party or this process also extracted."""
     steps = read_log(log).steps
-    inputs = {**party(by), PROCESS: process_digest(), "document": file_digest(document)}
+    inputs = {**party(by), PROCESS: process_digest(), "document": subject_digest(open_document(document))}
     outputs = {"report": digest_bytes(report.encode())}
-    after = (*steps, next_step(steps, step="verify", actor="automation", inputs=inputs, outputs=outputs))
-    known = {(f.rule, f.index) for f in protocol_faults(steps)}
-    for fault in protocol_faults(after):
-        if (fault.rule, fault.index) not in known:
+    made = next_step(steps, step="verify", actor="automation", inputs=inputs, outputs=outputs)
+    for fault in protocol_faults((*steps, made)):
+        if fault.index == made.index:
             raise UsageError(fault.what, where=str(log), found=fault.stated, expected=fault.expected, todo=fault.todo)
-    return append_step(log, step="verify", actor="automation", inputs=inputs, outputs=outputs)
+    return made
+
+
+def record_verification(log: Path, document: Path, by: str, report: str) -> RunLog:
+    """Add the step of a verification that ended well."""
+    made = verification(log, document, by, report)
+    pairs = [{a.name: a.digest for a in group} for group in (made.inputs, made.outputs)]
+    return append_step(log, step="verify", actor="automation", inputs=pairs[0], outputs=pairs[1], time=made.time)
 
 
 def record_issue(log: Path, document: Path, by: str) -> RunLog:

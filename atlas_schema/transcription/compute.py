@@ -132,14 +132,16 @@ def _likelihoods(raw: Raw) -> Iterator[Series]:
         None,
         perplexities,
     )
-    groups: dict[str, list[float]] = {}
+    groups: dict[str, list[Sequence[float]]] = {}
     for _, group, logprobs in scored:
         if group is not None:
-            groups.setdefault(group, []).extend(logprobs)
+            groups.setdefault(group, []).append(logprobs)
     if groups:
+        pooled = {at: [value for logprobs in members for value in logprobs] for at, members in groups.items()}
         values = [
-            _value(at, _perplexity(mean_log_likelihood(all_of), at), len(all_of)) for at, all_of in groups.items()
+            _value(at, _perplexity(mean_log_likelihood(all_of), at), len(all_of)) for at, all_of in pooled.items()
         ]
+        sizes = {len(members) for members in groups.values()}
         yield _series(
             "group_perplexity",
             f"perplexity {what}, over all tokens of a group",
@@ -149,6 +151,7 @@ def _likelihoods(raw: Raw) -> Iterator[Series]:
             "navigator.perplexity/1",
             None,
             values,
+            sizes.pop() if len(sizes) == 1 else None,
         )
 
 
@@ -171,8 +174,10 @@ def _value(at: str, number: str, n: int) -> Value:
 
 
 def _series(
-    name: str, quantity: str, unit: str, axis: str, reading: str, term: str, convention: str | None, values: list[Value]
-) -> Series:
+    name: str, quantity: str, unit: str, axis: str, reading: str, term: str, convention: str | None, values: list[Value],
+    outputs: int | None = 1,
+) -> Series:  # fmt: skip
+    """Return a series; ``outputs`` stand behind each value, None where they differ from value to value."""
     return Series(
         name=name,
         quantity=quantity,
@@ -182,6 +187,6 @@ def _series(
         term=term,
         convention=convention,
         relation="direct",
-        sample=Sample(size=1, approximate=False, of="outputs"),
+        sample=Sample(size=outputs, approximate=False, of="outputs"),
         values=tuple(values),
     )

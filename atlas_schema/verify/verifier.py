@@ -198,9 +198,9 @@ def _verify_words(submission: Submission, document: Document, report: Report) ->
 
 def _fidelity_of(document: Document, log: RunLog) -> str:
     """The tier of the log, where the log speaks of this document: a log of something else lends it nothing."""
-    about = {subject_digest(document), consistency.digest_of(document)}
-    if any(a.digest in about for step in log.steps for a in step.outputs):
-        return fidelity(log).words
+    subject = subject_digest(document)
+    if any(a.digest == subject for step in log.steps for a in step.outputs):
+        return fidelity(log, None if isinstance(document, Read) else subject).words
     return "no tier: the log beside it has no step that made this document"
 
 
@@ -216,7 +216,7 @@ def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, re
     plan, log, contract = documents
     report.facts |= {"receipt": consistency.digest_of(receipt), "contract": f"{contract.id} {consistency.digest_of(contract)}",
                      "pre-registration": consistency.digest_of(plan), "evidence": receipt.evidence.root,
-                     "fidelity": fidelity(log).words}  # fmt: skip
+                     "fidelity": fidelity(log, subject_digest(receipt)).words}  # fmt: skip
     # 3. Contract: what the documents say of each other.
     if Channel.CONTRACT in report.required:
         result = report.channel(Channel.CONTRACT)

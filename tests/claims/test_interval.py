@@ -105,8 +105,11 @@ def test_one_place_functions_hold_every_result(x: Interval, data: st.DataObject)
 
 def test_where_there_is_no_interval() -> None:
     touching, negative = Interval(Fraction(0), Fraction(1)), Interval(Fraction(-1), Fraction(1))
-    for call in (lambda: exactly(1) / touching, lambda: exactly(1) / negative, lambda: iv.logarithm(touching),
-                 lambda: iv.root(negative), lambda: iv.exponential(exactly(1001)), lambda: iv.bounded(exactly(2**70_000))):  # fmt: skip
+    calls: list[Callable[[], Interval]] = [
+        lambda: exactly(1) / touching, lambda: exactly(1) / negative, lambda: iv.logarithm(touching),
+        lambda: iv.root(negative), lambda: iv.exponential(exactly(1001)), lambda: iv.bounded(exactly(2**70_000)),
+    ]  # fmt: skip
+    for call in calls:
         with pytest.raises(NoIntervalError):
             call()
 

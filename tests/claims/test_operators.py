@@ -147,7 +147,7 @@ def test_reasons_name_the_numbers() -> None:
 @given(st.lists(st.sampled_from(Outcome), max_size=4))
 def test_joins_are_those_of_all_completions(parts: list[Outcome]) -> None:
     """Kleene's connectives: what holds whatever the undetermined parts turn out to be."""
-    completions = list(product(*({True: [True], False: [False]}.get(p is Outcome.SUPPORTED if p is not Outcome.UNDETERMINED else None,
-                                                                   [True, False]) for p in parts)))  # type: ignore[call-overload]  # fmt: skip
+    free = {Outcome.SUPPORTED: [True], Outcome.CONTRADICTED: [False], Outcome.UNDETERMINED: [True, False]}
+    completions = list(product(*(free[p] for p in parts)))
     assert {all(c) for c in completions} == MEANT[every(parts)]
     assert {any(c) for c in completions} == MEANT[some(parts)]

@@ -90,7 +90,12 @@ def test_any_of_several_clauses() -> None:
         p["rule"]["clauses"] += [{"id": "never", "says": "negative", "statement": false}]
 
     assert settled(of=either) is Outcome.SUPPORTED
-    assert settled(of=lambda p: (either(p), p["rule"].update(combine="all"))) is Outcome.CONTRADICTED
+
+    def both(p: Json) -> None:
+        either(p)
+        p["rule"]["combine"] = "all"
+
+    assert settled(of=both) is Outcome.CONTRADICTED
 
 
 WRONG: dict[str, tuple[Callable[[Json], Any], str]] = {

@@ -36,8 +36,8 @@ def asked(prediction: Prediction) -> dict[str, dict[str, list[str]]]:
                 known += [label for label in (*labels, *named) if label not in known]
     numbered = [str(i) for i in range(12)]
     for part in found.values():
-        for series, labels in part.items():
-            if not labels or set(labels) <= set(numbered):
+        for series, known in part.items():
+            if not known or set(known) <= set(numbered):
                 part[series] = numbered
     return found
 

@@ -133,6 +133,9 @@ def test_every_field_of_a_document_is_described(kind: str) -> None:
         "preregistration": "Pre-registration",
         "receipt": "Receipt",
         "run_log": "Run log",
+        "measurement": "Measurement",
+        "prediction": "Prediction",
+        "read": "Read",
     }
     described = section("docs/format.md", f"### {heading[kind]}")
     tables = {row[0] for row in rows(described)}

@@ -302,6 +302,32 @@ def test_errors_name_the_place(kind: str) -> None:
     assert [path for path, _ in errors] == [("schema_version",)]
 
 
+SHAPES: dict[str, tuple[Path_, Any, Path_, str]] = {
+    "unknown tag": (
+        ("claims", 0, "statement", "operator"),
+        "argmax",
+        ("claims", 0, "statement", "operator"),
+        "is not one of argmax_in",
+    ),
+    "field of the meant shape": (
+        ("claims", 0, "statement", "labels"),
+        [],
+        ("claims", 0, "statement", "labels"),
+        "non-empty",
+    ),
+    "value or null": (("series", 0, "term"), "coupling", ("series", 0, "term"), "does not match"),
+    "no shape at all": (("claims", 0, "statement"), 3, ("claims", 0, "statement"), "not valid under any"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_errors_are_about_the_shape_that_was_meant(name: str) -> None:
+    path, new, where, says = SHAPES[name]
+    ((found, message),) = schema_errors(put(example("measurement"), path, new), "measurement")
+    assert found == where
+    assert says in message
+
+
 @EVERY_KIND
 def test_models_write_what_they_read(kind: str) -> None:
     value = example(kind)

@@ -36,6 +36,7 @@ from atlas_schema.evidence.store import EvidenceStore
 from atlas_schema.evidence.tables import Dims
 from atlas_schema.files import read_document
 from atlas_schema.protocol.log import chain_faults
+from atlas_schema.protocol.sequence import processes, protocol_faults
 
 ALL_NUISANCES = {"batch": "batch_size", "attention": "attention", "experts": "experts", "dtype": "dtype"}
 
@@ -60,6 +61,8 @@ def test_a_study_gives_exactly_the_expected_rows(make_study: MakeStudy, folders:
     assert [step.step for step in log.steps] == ["declare"] + ["extract"] * 8
     assert log.steps[-1].outputs[0].name == "evidence", "the root of the whole evidence, once it is complete"
     assert [step.outputs[0].name for step in log.steps[1:3]] == ["base", "null:batch"]
+    assert len({process for step in log.steps for process in processes(step)}) == 7, "a fresh process for every run"
+    assert protocol_faults(log.steps) == []
 
 
 @pytest.mark.usefixtures("local")

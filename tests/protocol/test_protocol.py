@@ -122,6 +122,20 @@ def test_a_missing_read_lowers_the_tier_and_blocks_nothing() -> None:
         assert any(f"Read #{name[-1]}" in words for words in fidelity(log).lacking)
 
 
+def test_what_was_done_for_another_document_lends_this_one_nothing() -> None:
+    log = made(FULL)
+    mine = log.steps[FULL.index(Plain("issue", "", "Lab A"))].outputs[0].digest
+    assert fidelity(log).tier == "A"
+    assert fidelity(log, mine).lacking == ("no verification", "no judgement")
+    assert fidelity(log, digest_bytes(b"another")).lacking == ("nothing was issued", "no verification", "no judgement")
+
+
+@given(logs, st.sampled_from([digest_bytes(bytes([i])) for i in range(12)]))
+def test_a_document_never_has_a_higher_tier_than_its_log(steps: list[Plain], subject: str) -> None:
+    log = made(steps)
+    assert RANK[fidelity(log, subject).tier] <= RANK[fidelity(log).tier]
+
+
 # --- the chain ------------------------------------------------------------------------------------------------------
 
 

@@ -100,7 +100,7 @@ def test_every_series_names_a_term_and_its_convention() -> None:
 @given(st.lists(st.floats(-50, 0), min_size=1, max_size=30))
 def test_likelihoods_agree_with_naive_ones(logprobs: list[float]) -> None:
     mean = mean_log_likelihood(logprobs)
-    exact = sum(map(Fraction, logprobs)) / len(logprobs)
+    exact = sum(map(Fraction, logprobs), Fraction(0)) / len(logprobs)
     assert abs(mean - exact) <= abs(exact) * Fraction(1, 2**52)
     made = drafted(RUN, {**ONE, "output_tokens": len(logprobs), "logprobs": logprobs})
     naive = math.exp(-math.fsum(logprobs) / len(logprobs))
@@ -135,6 +135,14 @@ def test_what_the_runner_does_not_know_gives_no_series() -> None:
     assert values(empty, "output_characters") == {"i1": "0"}
     silent = drafted({**RUN, "scored": "none"}, {**bare, "output": ""})
     assert values(silent, "output_ratio_characters") == {"i1": "0.00000000000000000"}
+
+
+def test_a_group_says_how_many_outputs_stand_behind_it() -> None:
+    def size(*records: Json) -> int | None:
+        return next(s.sample.size for s in drafted(RUN, *records).series if s.name == "group_perplexity")
+
+    other = {**ONE, "id": "i3", "group": "law"}
+    assert (size(ONE, TWO), size(ONE, other), size(ONE, TWO, other)) == (2, 1, None)
 
 
 def test_a_draft_claims_and_judges_nothing() -> None:

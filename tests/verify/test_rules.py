@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from documents.records import measurement
 from simulator import CHANGES, PRESERVED, StudySimulator, grouped
 from verify.forging import (
     FROZEN,
@@ -32,6 +33,8 @@ from verify.forging import (
     tiny,
     verified,
 )
+from verify.record_defects import CASES as RECORD_CASES
+from verify.record_defects import told, with_rows
 from verify.test_authenticity import CASES as SIGNED
 
 from atlas_schema.canonical import canonical_json, digest_bytes, digest_document
@@ -44,7 +47,7 @@ from atlas_schema.protocol.log import party
 from atlas_schema.study.issue import build_receipt
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.study.preregister import digest_of
-from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code
+from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code, headline
 from atlas_schema.verify.physics.layers import check_digests
 from atlas_schema.verify.rules import RULES
 from atlas_schema.verify.verifier import Options
@@ -1332,6 +1335,13 @@ def lucky_resample() -> Report:
     return verified(s, receipt, Options(seed=seed))
 
 
+def adopted(rules: str, sentence: str, code: Code, make: Callable[[], Report]) -> Case:
+    return Case(frozenset(f"ATL-{rule}" for rule in rules.split()), sentence, code, lambda _: make())
+
+
+CASES |= {name: adopted(*parts) for name, parts in RECORD_CASES.items()}
+
+
 # --- the tests ----------------------------------------------------------------------------------------------------
 
 
@@ -1374,6 +1384,23 @@ def test_honest_receipts_are_believed(arm: str, code: int, written: Path) -> Non
     assert int(exit_code(in_memory)) == int(exit_code(from_files)) == code
     assert not [p for result in in_memory.channels.values() for p in result.problems]
     assert in_memory == from_files
+
+
+def test_an_honest_measurement_with_rows_is_believed() -> None:
+    report = with_rows()
+    assert exit_code(report) is Code.VERIFIED
+    assert report.verdict == "supported"
+    assert report.channels[Channel.REPRODUCTION].checked == 4
+    assert [c.outcome for c in report.claims] == ["supported", "supported"]
+
+
+def test_a_measurement_in_a_receipts_place_is_never_green() -> None:
+    for verdict in ("preserved", "rewritten"):
+        assert exit_code(told(measurement(), Options(require=verdict))) is Code.UNPROVEN
+    assert exit_code(told(measurement(), Options(require="supported"))) is Code.VERIFIED
+    assert exit_code(told(measurement(lambda m: m.update(claims=[])), Options(require="supported"))) is Code.UNPROVEN
+    offline = told(measurement(), Options(profile="offline"))
+    assert (exit_code(offline), headline(offline)) == (Code.VERIFIED, "CONSISTENT")
 
 
 def test_a_coherent_reissue_of_honest_rows_is_believed() -> None:
