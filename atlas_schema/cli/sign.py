@@ -55,23 +55,38 @@ def _new_passphrase(none: bool) -> bytes | None:
         return None
     if not sys.stdin.isatty():
         raise UsageError("There is no terminal to ask for a passphrase.", todo="give --no-passphrase to do without one")
-    first = getpass.getpass("Passphrase for the new key (empty for none): ")
-    if first and getpass.getpass("The same again: ") != first:
+    first = _asked("Passphrase for the new key (empty for none): ")
+    if first and _asked("The same again: ") != first:
         raise UsageError("The two passphrases differ.", todo="try again; nothing was written")
     return first.encode() or None
+
+
+def _asked(prompt: str) -> str:
+    try:
+        return getpass.getpass(prompt)
+    except EOFError as error:
+        raise UsageError("No passphrase was given.", todo="try again; an empty line means none") from error
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     """Create a file that did not exist, with its permissions from the first byte on."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(handle)
     except OSError as error:
-        raise UsageError("The key could not be written.", where=str(path), found=error.strerror or str(error),
-                         todo="name a file in a folder that exists and is writable") from error  # fmt: skip
+        path.unlink()  # half a key is none
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: OSError) -> UsageError:
+    return UsageError("The key could not be written.", where=str(path), found=error.strerror or str(error),
+                      todo="name a file in a folder that exists, is writable, and has space")  # fmt: skip
 
 
 def sign(
@@ -160,7 +175,7 @@ def _private(path: Path) -> PrivateKey:
         if not sys.stdin.isatty():
             raise UsageError("The key has a passphrase, and there is no terminal to ask for it.", where=str(path),
                              todo="sign at a terminal, or with a key that has none")  # fmt: skip
-        passphrase = getpass.getpass(f"Passphrase of {path}: ").encode()
+        passphrase = _asked(f"Passphrase of {path}: ").encode()
     key = read_private(data, str(path), passphrase)
     if os.name == "posix" and path.stat().st_mode & 0o077:
         typer.echo(f"warning: others on this machine can read {path}; chmod 600 it", err=True)

@@ -77,6 +77,32 @@ def test_a_folder_that_does_not_exist(atlas_command: Command, tmp_path: Path) ->
     assert "could not be written" in ended.err
 
 
+def test_a_full_disk_leaves_no_half_key(
+    atlas_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    ended = atlas_command("keygen", tmp_path / "me", "--no-passphrase")
+    assert ended.code == 2
+    assert "No space left" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_end_of_input_is_no_passphrase(
+    atlas_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended_input(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("getpass.getpass", ended_input)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    ended = atlas_command("keygen", tmp_path / "me")
+    assert (ended.code, "No passphrase" in ended.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_passphrase_is_asked_for_twice(atlas_command: Command, folder: Path, tmp_path: Path,
                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     answers = ["one", "another", "open", "open", "open", "wrong"]

@@ -131,6 +131,8 @@ def test_a_scalar_has_one_encoding() -> None:
             assert signature_fault(sound[:32] + (scalar + multiple * L).to_bytes(32, "little")) is not None
     assert signature_fault(sound[:32] + (L - 1).to_bytes(32, "little")) is None
     assert signature_fault(sound[:32] + L.to_bytes(32, "little")) is not None
+    for other in (P.to_bytes(32, "little"), (1 | 1 << 255).to_bytes(32, "little")):  # y = 0 and x = -0 once more
+        assert "second encoding" in str(signature_fault(other + sound[32:]))
     assert signature_fault(sound[:-1]) is not None
     assert signature_fault(sound + b"\0") is not None
 
