@@ -5,24 +5,19 @@ from __future__ import annotations
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
 from atlas_schema.cli import log, sign, transcribe, vocab
-from atlas_schema.cli.plan import plan as prereg_plan
 from atlas_schema.cli.prediction import prediction
+from atlas_schema.cli.prereg import prereg
 from atlas_schema.errors import AtlasError, UsageError
-
-if TYPE_CHECKING:
-    from atlas_schema.documents.preregistration import PlannedArm
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Pre-register, extract, and issue receipts for routed models.")  # fmt: skip
-prereg = typer.Typer(no_args_is_help=True, help="Fix in advance what will be measured.")
 evidence = typer.Typer(no_args_is_help=True, help="Move evidence between the working store and the form of exchange.")
-prereg.command("plan")(prereg_plan)
 app.add_typer(prereg, name="prereg")
 app.add_typer(evidence, name="evidence")
 app.add_typer(vocab.app, name="vocab")
@@ -31,90 +26,6 @@ app.command("judge")(log.judge)
 app.command("transcribe")(transcribe.transcribe)
 app.add_typer(prediction, name="prediction")
 COMMANDS = "atlas_schema.commands"
-
-
-@prereg.command("new")
-def prereg_new(
-    study: Annotated[str, typer.Option(help="Name of the study.")],
-    base: Annotated[Path, typer.Option(help="Folder of the base model: config.json, tokenizer.json, safetensors.")],
-    windows: Annotated[
-        Path, typer.Option(help="Probe windows, JSON Lines: window_id, cluster_id, domain, source, licence, text.")
-    ],
-    task: Annotated[Path, typer.Option(help="Task items, JSON Lines: item_id, prompt, answer.")],
-    arm: Annotated[
-        list[str],
-        typer.Option(help="NAME=POLICY, repeatable; ':preserving' after it declares the policy chart-preserving."),
-    ],
-    layers: Annotated[str, typer.Option(help="Protected layers, such as 0,1,2.")],
-    target: Annotated[float, typer.Option(help="Mean task score that an arm must reach.")],
-    contract: Annotated[str, typer.Option(help="Id of the contract.")] = "chart-preserving.v1",
-    positions: Annotated[int, typer.Option(help="Sampled positions per window.")] = 8,
-    first_position: Annotated[
-        int, typer.Option(help="First position that may be sampled; 1 leaves out the attention sink.")
-    ] = 1,
-    overlap_pairs: Annotated[
-        int, typer.Option(help="Ordered expert pairs per layer whose overlap map is measured, most co-active first.")
-    ] = 16,
-    tolerance: Annotated[float, typer.Option(help="Tolerance on the task score.")] = 0.05,
-    damage_tolerance: Annotated[float, typer.Option(help="Tolerance on base-domain damage, nats per token.")] = 0.05,
-    base_name: Annotated[str, typer.Option(help="What to call the base model; default: its folder's name.")] = "",
-    pilot: Annotated[
-        Path | None,
-        typer.Option(
-            help="What thresholds or sizes were chosen from: windows, or a study folder; must share no document."
-        ),
-    ] = None,
-    pilot_description: Annotated[
-        str, typer.Option(help="What the pilot was; default: its study, or calibration windows.")
-    ] = "",
-    notes: Annotated[str, typer.Option(help="A line for readers.")] = "none",
-    output: Annotated[Path, typer.Option("--output", "-o")] = Path("preregistration.json"),
-) -> None:
-    """Write a pre-registration and start the run log beside it."""
-    from atlas_schema.study.contracts import load_contract
-    from atlas_schema.study.pilot import pilot_of, undecidable
-    from atlas_schema.study.preregister import Plan, digest_of, write_preregistration
-
-    rules = load_contract(contract)
-    made = write_preregistration(
-        Plan(
-            study=study, base=base, base_name=base_name or base.resolve().name, windows=windows, task=task,
-            contract=rules, protected_layers=_layers(layers), positions_per_window=positions,
-            first_allowed_position=first_position, overlap_pairs=overlap_pairs, target=target, tolerance=tolerance,
-            damage_tolerance_nats=damage_tolerance, arms=_planned(arm),
-            pilot=pilot_of(pilot, pilot_description) if pilot else None, notes=notes,
-        ),
-        output,
-    )  # fmt: skip
-    typer.echo(f"{output}: {len(made.windows)} windows, {len(made.task.items)} items, {len(made.arms)} arms")
-    for never in undecidable(made, rules):
-        typer.echo(f"warning: {never}", err=True)
-    typer.echo(f"digest {digest_of(made)}\nPublish this digest now; a reviewer can pin it.")
-
-
-def _planned(entries: list[str]) -> tuple[PlannedArm, ...]:
-    """Return the arms that ``NAME=POLICY`` entries name."""
-    from atlas_schema.documents.preregistration import PlannedArm
-
-    arms = []
-    for entry in entries:
-        name, separator, policy = entry.partition("=")
-        if not separator or not policy:
-            raise UsageError(
-                "--arm needs a name and a policy.", found=entry, expected="NAME=POLICY or NAME=POLICY:preserving"
-            )
-        keeping = policy.endswith(":preserving")
-        if ":" in policy.removesuffix(":preserving"):
-            raise UsageError("--arm has an unknown suffix.", found=entry, expected="no colon but in ':preserving'")
-        arms.append(PlannedArm(name=name, policy=policy.removesuffix(":preserving"), chart_preserving=keeping))
-    return tuple(arms)
-
-
-def _layers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError("--layers is not a list of layer numbers.", found=text, expected="such as 0,1,2") from error
 
 
 @evidence.command("export")
