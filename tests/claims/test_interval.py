@@ -114,6 +114,13 @@ def test_where_there_is_no_interval() -> None:
             call()
 
 
+def test_a_maximum_excludes_an_end_that_one_operand_excludes() -> None:
+    """Both begin at 1 and only one includes it: the larger of two such numbers is always above 1."""
+    closed, opened = Interval(Fraction(1), Fraction(2)), Interval(Fraction(1), Fraction(2), False)
+    assert iv.largest((closed, opened)) == iv.largest((opened, closed)) == opened
+    assert iv.least((-closed, -opened)) == -opened
+
+
 def test_functions_at_the_edge() -> None:
     assert iv.logarithm(exactly(1)) == exactly(0)
     assert iv.root(exactly(0)) == exactly(0)

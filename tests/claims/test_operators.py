@@ -138,6 +138,15 @@ def test_a_label_that_is_not_there_is_an_error(operator: str) -> None:
         judge(statement, Scope({"x": {"a": exactly(1)}}))
 
 
+@pytest.mark.parametrize(("operator", "sign"), [("monotone_increasing", 1), ("monotone_decreasing", -1)])
+def test_order_is_contradicted_across_a_value_that_decides_nothing(operator: str, sign: int) -> None:
+    """No neighbouring pair is out of order for certain; the first and the last are."""
+    statement = ADAPTER.validate_python({"operator": operator, "series": "x", "strict": False})
+    wide = Interval(Fraction(-5), Fraction(5))
+    series = {"a": exactly(sign * 2), "b": wide, "c": exactly(sign)}
+    assert judge(statement, Scope({"x": series})).outcome is Outcome.CONTRADICTED
+
+
 def test_reasons_name_the_numbers() -> None:
     statement = ADAPTER.validate_python({"operator": "monotone_increasing", "series": "x", "strict": False})
     result = judge(statement, Scope({"x": {"3": written("0.747", "rounded"), "4": written("0.675", "rounded")}}))

@@ -138,6 +138,30 @@ def test_too_weak_a_measurement_settles_nothing(name: str) -> None:
     assert says in str(caught.value)
 
 
+def test_a_role_that_needs_statistics_is_judged_by_uncertainty() -> None:
+    """Digits tell the values apart, their uncertainties do not."""
+
+    def overlapping(m: Json) -> None:
+        m["series"] = [{**m["series"][1], "name": "coupling"}]
+        m["claims"], m["licence"] = [], "statistical"
+        m["series"][0]["values"][0]["uncertainty"]["upper"] = "60.0"
+
+    def asks(licence: str) -> Callable[[Json], Any]:
+        def change(p: Json) -> None:
+            p["requires"][0]["licence"] = licence
+            p["rule"]["given"] = []
+            p["rule"]["clauses"][0]["statement"] = {
+                "operator": "argmax_in",
+                "series": "tiny.coupling",
+                "labels": ["poetry"],
+            }
+
+        return change
+
+    assert settled(overlapping, asks("directional_only")) is Outcome.SUPPORTED
+    assert settled(overlapping, asks("statistical")) is Outcome.UNDETERMINED
+
+
 def two(p: Json) -> None:
     """Ask for a second measurement of the same kind from any model."""
     p["requires"].append({**p["requires"][0], "role": "other", "model": None})
