@@ -175,7 +175,7 @@ def _check_logit_margin(
 ) -> list[Violation]:
     """Check the margin of the same pair on exact logits; signed, and there exactly where logits order the set (R006)."""
     leaves, enters, rival = pair
-    there: Mask = rival if facts.rule.monotone else np.zeros_like(rival)
+    there = rival if facts.rule.monotone else np.zeros(state.n, dtype=np.bool_)
     what = "margin_logit is missing, or there where logits do not order the set"
     found = first_false("ATL-R006", what, state, state.valid("margin_logit") == there, there)
     if not facts.rule.monotone:
