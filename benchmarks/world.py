@@ -84,7 +84,8 @@ def order_of(scores: F32) -> Ints:
 def combine(logits: F32, members: Ints) -> F32:
     """Return softmax weights of members, renormalised."""
     raised = np.exp(np.take_along_axis(logits, members, 1) - logits.max(axis=1, keepdims=True)).astype(np.float32)
-    return (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
+    out: F32 = (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
+    return out
 
 
 def angle(a: F64, b: F64) -> F64:
@@ -187,7 +188,8 @@ class World:
 
     def _sampled(self, at: slice) -> Ints:
         windows = len(self.ids[at])
-        return (np.arange(windows)[:, None] * self.size.tokens + self.positions[at]).reshape(-1)
+        out: Ints = (np.arange(windows)[:, None] * self.size.tokens + self.positions[at]).reshape(-1)
+        return out
 
     # rows
 
@@ -312,11 +314,11 @@ class World:
         """Write evidence, pre-registration and run log into a new folder."""
         (folder / "evidence").mkdir(parents=True)
         visits = {layer: np.zeros((self.size.experts,) * 2, dtype=np.int64) for layer in self.size.layers}
-        for names, parts in ((("routing", "state"), self._native_parts()), (("update", "update_vector"), self._update_parts(visits)),
-                             (("output",), self._output_parts())):  # fmt: skip
-            self._write(folder, names, parts)
+        self._write(folder, ("routing", "state"), self._native_parts())
+        self._write(folder, ("update", "update_vector"), self._update_parts(visits))
+        self._write(folder, ("output",), self._output_parts())
         for name, parts in self._small_parts(visits).items():
-            self._write(folder, (name,), iter([(key, (columns,)) for key, columns in parts]))
+            self._write(folder, (name,), ((key, (columns,)) for key, columns in parts))
         plan = self.plan()
         (folder / "preregistration.json").write_text(document_text(plan), encoding="utf-8")
         cited = {"preregistration": digest_of(plan)}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from atlas_schema.evidence.store import EvidenceStore
 
 
-GROUP_BYTES = 4 * 2**20
+GROUP_BYTES = 2 * 2**20
 """Decoded bytes of the widest table per row group of an export: what reading holds per partition side by side."""
 
 

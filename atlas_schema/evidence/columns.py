@@ -175,6 +175,8 @@ def _column(spec: TableSpec, column: ColumnSpec, dims: Dims, chunked: pa.Chunked
         flat = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0])) if len(offsets) else array.values
         return Column(_numbers(flat, column, where), valid, offsets - offsets[0])
     width = dims.of(column.shape)
+    if valid is not None and not valid.any():
+        return Column(np.zeros((len(array), width), dtype=_NUMPY[column.type]), valid)
     flat = array.values.slice(array.offset * width, len(array) * width)
     if valid is not None and not valid.all():
         # The slots behind a null row hold arbitrary bytes; they are content of nothing and read as zeros.

@@ -61,16 +61,21 @@ def leaf_slices(rows: Rows) -> Iterator[tuple[int, int]]:
     yield from pairwise(starts)
 
 
+Encoder = Callable[[int, int, int], Sequence[bytes | memoryview]]
+"""From the number of a leaf and its rows ``[start, stop)`` to what is hashed for one or more columns."""
+
+
 def leaf_hashes(rows: Rows, dims: Dims) -> list[bytes]:
     """Return ``SHA-256(0x00 || canonical bytes)`` of every leaf of rows sorted by key."""
     start_of_leaf = b"\x00" + LEAF_TAG + rows.spec.name.encode() + b"\0"
-    encoders = [_encoder(rows, spec, dims) for spec in rows.spec.columns]
+    slices = list(leaf_slices(rows))
+    encoders = _encoders(rows, dims, slices)
     hashes = []
-    for start, stop in leaf_slices(rows):
+    for leaf, (start, stop) in enumerate(slices):
         parts: list[bytes | memoryview] = [start_of_leaf, struct.pack("<I", stop - start)]
         hasher = hashlib.sha256()
         for encode in encoders:
-            *small, last = encode(start, stop)
+            *small, last = encode(leaf, start, stop)
             parts += small
             if len(last) < LARGE:
                 parts.append(last)
@@ -84,11 +89,61 @@ def leaf_hashes(rows: Rows, dims: Dims) -> list[bytes]:
     return hashes
 
 
-def _encoder(rows: Rows, spec: ColumnSpec, dims: Dims) -> Callable[[int, int], Sequence[bytes | memoryview]]:
+def _encoders(rows: Rows, dims: Dims, slices: list[tuple[int, int]]) -> list[Encoder]:
+    """Return what encodes each column, or, where all leaves are alike, each run of small columns of fixed size."""
+    count = len(slices)
+    alike = count > 1 and rows.n % count == 0 and all(b - a == rows.n // count for a, b in slices)
+    made: list[Encoder] = []
+    run: list[Array] = []
+    for spec in rows.spec.columns:
+        block = _block(rows, spec, dims, count) if alike else None
+        if block is not None:
+            run.append(block)
+            continue
+        made += [_stacked(run)] if run else []
+        run = []
+        made.append(_encoder(rows, spec, dims))
+    return made + ([_stacked(run)] if run else [])
+
+
+def _block(rows: Rows, spec: ColumnSpec, dims: Dims, leaves: int) -> Array | None:
+    """Return the encoding of a small column for all leaves at once ``[leaves, bytes]``; None where it has no fixed size."""
+    column, each = rows.columns[spec.name], rows.n // leaves
+    texts = [text.encode() for text in column.texts]
+    if spec.shape == "*" or (
+        spec.type == "str" and (spec.name not in rows.spec.leaf or len({len(t) for t in texts}) != 1)
+    ):
+        return None
+    parts = [np.broadcast_to(np.frombuffer(_head(spec, dims), dtype=np.uint8), (leaves, len(_head(spec, dims))))]
+    if column.valid is not None:
+        parts.append(column.valid.view(np.uint8).reshape(leaves, each))
+    if column.codes is not None:
+        size = struct.pack("<I", len(texts[0]))
+        every = np.frombuffer(b"".join(size * each + text * each for text in texts), dtype=np.uint8)
+        parts.append(every.reshape(len(texts), -1)[column.codes[::each]])
+    else:
+        width = column.values.itemsize * (dims.of(spec.shape) if spec.shape else 1)
+        if width * each >= LARGE:
+            return None
+        parts.append(np.ascontiguousarray(column.values).reshape(-1).view(np.uint8).reshape(leaves, each * width))
+    return np.concatenate(parts, axis=1)
+
+
+def _stacked(blocks: list[Array]) -> Encoder:
+    whole = np.concatenate(blocks, axis=1)
+    width, data = whole.shape[1], _bytes(whole)
+    return lambda leaf, _start, _stop: (data[leaf * width : (leaf + 1) * width],)
+
+
+def _head(spec: ColumnSpec, dims: Dims) -> bytes:
+    width = VARIABLE if spec.shape == "*" else dims.of(spec.shape)
+    return spec.name.encode() + b"\0" + spec.type.encode() + b"\0" + struct.pack("<I", width)
+
+
+def _encoder(rows: Rows, spec: ColumnSpec, dims: Dims) -> Encoder:
     """Return the function that encodes rows ``[start, stop)`` of one column: header, validity, then values."""
     column = rows.columns[spec.name]
-    width = VARIABLE if spec.shape == "*" else dims.of(spec.shape)
-    head = spec.name.encode() + b"\0" + spec.type.encode() + b"\0" + struct.pack("<I", width)
+    head = _head(spec, dims)
     if spec.type == "str":
         return _texts(column, head, one=spec.name in rows.spec.leaf)
     values, valid = _bytes(column.values), None if column.valid is None else _bytes(column.valid)
@@ -96,7 +151,7 @@ def _encoder(rows: Rows, spec: ColumnSpec, dims: Dims) -> Callable[[int, int], S
     if column.offsets is not None:
         at, lengths = (column.offsets * size).tolist(), _bytes(np.diff(column.offsets).astype("<u4"))
 
-        def lists(start: int, stop: int) -> Sequence[bytes | memoryview]:
+        def lists(_: int, start: int, stop: int) -> Sequence[bytes | memoryview]:
             shape = lengths[4 * start : 4 * stop]
             known = () if valid is None else (valid[start:stop],)
             return head, *known, shape, values[at[start] : at[stop]]
@@ -104,7 +159,7 @@ def _encoder(rows: Rows, spec: ColumnSpec, dims: Dims) -> Callable[[int, int], S
         return lists
     each = size * (dims.of(spec.shape) if spec.shape else 1)
 
-    def plain(start: int, stop: int) -> Sequence[bytes | memoryview]:
+    def plain(_: int, start: int, stop: int) -> Sequence[bytes | memoryview]:
         part = values[start * each : stop * each]
         return (head, part) if valid is None else (head, valid[start:stop], part)
 
@@ -116,14 +171,14 @@ def _bytes(values: Array) -> memoryview:
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
-def _texts(column: Column, head: bytes, *, one: bool) -> Callable[[int, int], Sequence[bytes | memoryview]]:
+def _texts(column: Column, head: bytes, *, one: bool) -> Encoder:
     """Encode strings; a column of the leaf's own key holds ``one`` text per leaf."""
     known = [text.encode() for text in column.texts]
     sizes = [struct.pack("<I", len(text)) for text in known]
     codes = [] if column.codes is None else column.codes.tolist()
     valid = None if column.valid is None else _bytes(column.valid)
 
-    def texts(start: int, stop: int) -> Sequence[bytes | memoryview]:
+    def texts(_: int, start: int, stop: int) -> Sequence[bytes | memoryview]:
         parts: tuple[bytes | memoryview, ...] = (head,) if valid is None else (head, valid[start:stop])
         if one:
             code, count = codes[start], stop - start

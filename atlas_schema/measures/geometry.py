@@ -12,14 +12,19 @@ Ints = npt.NDArray[np.int64]
 Masks = npt.NDArray[np.uint64]
 
 
+def row_norms(a: F64) -> F64:
+    """Return the Euclidean norm of every row ``[T]``, without the temporaries of a general norm."""
+    out: F64 = np.sqrt(np.einsum("td,td->t", a, a))
+    return out
+
+
 def angle(a: F64, b: F64) -> F64:
     """Return the angle between paired rows of ``a`` and ``b`` ``[T, d]``, in units of pi: 0 same, 0.5 orthogonal, 1 opposite.
 
     The half-angle form keeps full precision for tiny angles, where ``arccos`` loses half the digits.
     """
-    u = a / np.linalg.norm(a, axis=1, keepdims=True)
-    v = b / np.linalg.norm(b, axis=1, keepdims=True)
-    out: F64 = 2.0 * np.arctan2(np.linalg.norm(u - v, axis=1), np.linalg.norm(u + v, axis=1)) / np.pi
+    u, v = a / row_norms(a)[:, None], b / row_norms(b)[:, None]
+    out: F64 = 2.0 * np.arctan2(row_norms(u - v), row_norms(u + v)) / np.pi
     return out
 
 

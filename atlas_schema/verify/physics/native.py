@@ -154,16 +154,15 @@ def check_routing_against_state(
 def _check_groups(state: Rows, stated: F64, rule: RouterRule, tolerances: Tolerances) -> list[Violation]:
     """Check that whole groups are admissible, as many as are kept, none weaker than a dropped one, and their margin (R021)."""
     kept = state["admissible"].reshape(state.n, rule.n_groups, -1)
-    whole = (kept.all(axis=2) == kept.any(axis=2)).all(axis=1) & (kept.any(axis=2).sum(axis=1) == rule.kept_groups)
-    found = first_false("ATL-R021", "admissible experts are not the kept groups", state, whole, kept.any(axis=2))
+    some = np.asarray(kept.any(axis=2))
+    whole = (kept.all(axis=2) == some).all(axis=1) & (some.sum(axis=1) == rule.kept_groups)
+    found = first_false("ATL-R021", "admissible experts are not the kept groups", state, whole, some)
     if found:
         return found
     strength = rule.group_scores(state["dispatch"])
-    weakest = np.where(kept.any(axis=2), strength, np.inf).min(axis=1)
-    strongest = np.where(kept.any(axis=2), -np.inf, strength).max(axis=1)
-    found = first_false(
-        "ATL-R021", "a dropped group is stronger than a kept one", state, weakest >= strongest, strength
-    )
+    weakest = np.where(some, strength, np.inf).min(axis=1)
+    strongest = np.where(some, -np.inf, strength).max(axis=1)
+    found = first_false("ATL-R021", "a dropped group is stronger than a kept one", state, weakest >= strongest, strength)
     scale = tolerances.accumulation * tolerances.float32_unit * np.abs(strength).max(axis=1)
     return found + first_wrong(
         "ATL-R021", "the group margin is not that of the scores", state, stated, weakest - strongest, scale
@@ -175,7 +174,7 @@ def _check_logit_margin(
 ) -> list[Violation]:
     """Check the margin of the same pair on exact logits; signed, and there exactly where logits order the set (R006)."""
     leaves, enters, rival = pair
-    there: Mask = rival if facts.rule.monotone else np.zeros_like(rival)
+    there = rival if facts.rule.monotone else np.zeros(state.n, dtype=np.bool_)
     what = "margin_logit is missing, or there where logits do not order the set"
     found = first_false("ATL-R006", what, state, state.valid("margin_logit") == there, there)
     if not facts.rule.monotone:
