@@ -23,11 +23,20 @@ class UsageError(AtlasError):
 
 
 class EvidenceError(AtlasError):
-    """Evidence whose container or tables do not have the declared form."""
+    """Evidence whose container or tables do not have the declared form. ``rule`` is the id of the rule that it breaks."""
+
+    def __init__(
+        self, what: str, *, where: str = "", expected: str = "", found: str = "", todo: str = "", rule: str = "ATL-A002"
+    ) -> None:
+        self.rule = rule
+        super().__init__(what, where=where, expected=expected, found=found, todo=todo)
 
 
 class RowsError(EvidenceError):
     """Rows that support no statistic: missing or non-finite values, a key twice, lists of the wrong length."""
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", found: str = "", todo: str = "") -> None:
+        super().__init__(what, where=where, expected=expected, found=found, todo=todo, rule="ATL-A003")
 
 
 class DocumentError(AtlasError):

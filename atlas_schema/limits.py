@@ -23,16 +23,26 @@ class Limits:
     """Length of one JSON number, characters."""
     table_rows: int = 2_000_000_000
     """Rows of one evidence table."""
+    table_bytes: int = 64 * 2**30
+    """Rows times declared row width of one evidence table, bytes."""
+    footer_bytes: int = 16 * 2**20
+    """Footer of one Parquet file, bytes."""
+    pages: int = 262_144
+    """Pages of one Parquet file."""
     row_group_bytes: int = 1 * 2**30
-    """Rows times declared row width of one Parquet row group, bytes, before anything is decoded."""
-    row_groups: int = 1_000_000
+    """Decoded size of one Parquet row group, bytes: by rows and declared width, then by the headers of its pages."""
+    row_groups: int = 16_384
     """Row groups of one Parquet file."""
     kept_bytes: int = 64 * 2**20
     """Decoded rows of a bundle that are kept for the next check, bytes."""
     list_values: int = 16_384
     """Values of one list of variable size."""
+    text_bytes: int = 1 * 2**20
+    """Length of one text in a row, bytes."""
     dimension: int = 1_048_576
-    """Hidden size, number of experts and their product, each."""
+    """Hidden size, number of experts, active experts, sampled positions per window, each."""
+    router_values: int = 16 * 2**20
+    """Hidden size times number of experts."""
 
 
 LIMITS = Limits()

@@ -15,7 +15,15 @@ import pyarrow.parquet as pq
 
 from atlas_schema.errors import EvidenceError, UsageError
 from atlas_schema.evidence.columns import Rows, conform, from_arrow
-from atlas_schema.evidence.preflight import describe, dims_of, open_table, preflight, require_closed_folder, same_types
+from atlas_schema.evidence.preflight import (
+    describe,
+    dims_of,
+    open_folder,
+    open_table,
+    preflight,
+    require_short,
+    same_types,
+)
 from atlas_schema.evidence.source import Partition
 from atlas_schema.evidence.tables import STUDY_TABLES, TABLES, TableSpec
 from atlas_schema.limits import LIMITS, Limits
@@ -30,18 +38,21 @@ class ParquetBundle:
     Raises `EvidenceError` on opening for missing, extra, unreadable or oversized files and for undeclared schemas.
     """
 
-    def __init__(self, folder: Path, limits: Limits = LIMITS) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, limits: Limits = LIMITS, *, shown: Path | None = None) -> None:
+        self.folder = shown or folder  # what messages name; every file is opened here once, and its path not used again
         self._limits = limits
-        require_closed_folder(folder)
-        self._files = {name: open_table(folder / f"{name}.parquet") for name in STUDY_TABLES}
-        self.dims = dims_of(folder, {name: file.schema_arrow for name, file in self._files.items()}, limits)
+        streams = open_folder(folder, self.folder)
+        self._files = {name: open_table(streams[name], self._shown(name), limits) for name in STUDY_TABLES}
+        self.dims = dims_of(self.folder, {name: file.schema_arrow for name, file in self._files.items()}, limits)
         for name, file in self._files.items():
-            preflight(folder / f"{name}.parquet", TABLES[name], file, self.dims, limits)
+            preflight(self._shown(name), TABLES[name], file, streams[name], self.dims, limits)
         self._index = {name: self._row_groups(name) for name in STUDY_TABLES}
         self._cached: tuple[str, int, pa.Table] | None = None
         self._kept: dict[tuple[str, Partition], Rows] = {}
         self._kept_bytes = 0
+
+    def _shown(self, table: str) -> Path:
+        return self.folder / f"{table}.parquet"
 
     def rows(self, table: str) -> int:
         return int(self._files[table].metadata.num_rows)
@@ -73,7 +84,8 @@ class ParquetBundle:
         """Decode one row group; the last one is kept, since one group may hold several partitions."""
         if self._cached is None or self._cached[:2] != (table, group):
             self._cached = None
-            rows = _decoded(self.folder / f"{table}.parquet", self._files[table], group)
+            rows = _decoded(self._shown(table), self._files[table], group)
+            require_short(rows, f"{self._shown(table)}, row group {group}", self._limits)
             expected = TABLES[table].arrow_schema(self.dims)
             if not same_types(rows.schema, expected):
                 raise EvidenceError("Decoded columns differ from the declared ones.", where=f"{table}.parquet",
@@ -89,7 +101,7 @@ class ParquetBundle:
             if not spec.partition:
                 index.setdefault((), []).append(group)
                 continue
-            keys = _decoded(self.folder / f"{table}.parquet", file, group, list(spec.partition))
+            keys = _decoded(self._shown(table), file, group, list(spec.partition))
             distinct = keys.group_by(list(spec.partition)).aggregate([]).to_pydict()
             for key in zip(*(distinct[name] for name in spec.partition), strict=True):
                 if None in key:

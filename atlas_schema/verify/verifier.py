@@ -23,7 +23,7 @@ from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.documents.receipt import ArmFindings, Findings, Receipt
 from atlas_schema.documents.run_log import RunLog
-from atlas_schema.errors import EvidenceError, RowsError
+from atlas_schema.errors import EvidenceError
 from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.verify import consistency
@@ -232,11 +232,11 @@ def _check_pin(pin: str, document: Document, report: Report) -> None:
 
 def _inadmissible(error: EvidenceError, report: Report) -> None:
     """Record evidence that could not be read. A bundle with missing or extra files is a matter of binding."""
-    open_bundle = "exactly the declared tables" in error.what
-    of_file = "ATL-A003" if isinstance(error, RowsError) else "ATL-A002"
-    rule, channel = ("ATL-B001", Channel.BINDING) if open_bundle else (of_file, Channel.ADMISSION)
+    from atlas_schema.verify.rules import RULES
+
+    channel = RULES[error.rule].channel
     report.channel(channel).check()
-    report.channel(channel).report(Problem(rule, error.what, where=error.where, stated=error.found, recomputed=error.expected,
+    report.channel(channel).report(Problem(error.rule, error.what, where=error.where, stated=error.found, recomputed=error.expected,
                                            todo=error.todo))  # fmt: skip
 
 
