@@ -168,8 +168,8 @@ def _chunk(stated: pq.ColumnChunkMetaData, size: int) -> Chunk:
     if stated.has_dictionary_page and dictionary is not None and 0 < dictionary < start:
         start = dictionary
     length = stated.total_compressed_size
-    if length == 0:
-        return Chunk(0, 0, stated.num_values)  # no pages; writers state any offset
+    if stated.num_values == 0:
+        return Chunk(0, 0, 0)  # no page is read; writers state any offset
     if start < 4 or length < 0 or start + length > size:
         raise PageError("a column reaches beyond the file")
     return Chunk(start, length, stated.num_values)
