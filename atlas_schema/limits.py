@@ -37,6 +37,16 @@ class Limits:
     """Decoded rows of a bundle that are kept for the next check, bytes."""
     list_values: int = 16_384
     """Values of one list of variable size."""
+    database_bytes: int = 64 * 2**30
+    """Size of one DuckDB file, bytes."""
+    catalogue_entries: int = 4_096
+    """Entries of one kind in the catalogue of a DuckDB file."""
+    worker_memory: int = 4 * 2**30
+    """Address space of the process that reads a DuckDB file, bytes; a quarter of it is the database's."""
+    worker_seconds: int = 900
+    """Time of that process, seconds, of processor and of clock each."""
+    worker_files: int = 64
+    """Files that process may have open."""
     text_bytes: int = 1 * 2**20
     """Length of one text in a row, bytes."""
     dimension: int = 1_048_576

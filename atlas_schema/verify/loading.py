@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 from atlas_schema.errors import UsageError
 from atlas_schema.evidence.source import EvidenceSource
@@ -37,23 +36,19 @@ def load(
 
 
 def _opener(bundle: Path) -> Callable[[], EvidenceSource]:
-    if not bundle.is_dir():
-        _refuse_file(bundle)
+    if not bundle.exists():
+        raise UsageError("There is no evidence here.", where=str(bundle), todo="check the path given with --evidence")
 
     def open_bundle() -> EvidenceSource:
+        if bundle.suffix == ".duckdb" and not bundle.is_dir():
+            from atlas_schema.verify.sandbox import open_database  # only here does a verification start a process
+
+            return open_database(bundle)
         from atlas_schema.evidence.bundle import ParquetBundle
 
         return ParquetBundle(bundle)
 
     return open_bundle
-
-
-def _refuse_file(path: Path) -> NoReturn:
-    if path.exists():
-        raise UsageError("Evidence is verified from a Parquet bundle, not from a single file.", where=str(path),
-                         expected="a folder of Parquet files",
-                         todo=f"atlas evidence export {path} BUNDLE, then --evidence BUNDLE")  # fmt: skip
-    raise UsageError("There is no evidence here.", where=str(path), todo="check the path given with --evidence")
 
 
 def _beside(named: Path | None, folder: Path, name: str) -> bytes | None:
