@@ -30,7 +30,9 @@ class Limits:
     pages: int = 262_144
     """Pages of one Parquet file."""
     row_group_bytes: int = 1 * 2**30
-    """Decoded size of one Parquet row group, bytes: by rows and declared width, then by the headers of its pages."""
+    """Decoded size of one Parquet row group, and of the rows of one run and layer, bytes."""
+    group_rows: int = 8 * 2**20
+    """Rows of one Parquet row group, and of one run and layer."""
     row_groups: int = 16_384
     """Row groups of one Parquet file."""
     kept_bytes: int = 64 * 2**20

@@ -21,6 +21,7 @@ from atlas_schema.evidence.preflight import (
     open_folder,
     open_table,
     preflight,
+    require_bounded,
     require_short,
     same_types,
 )
@@ -75,7 +76,10 @@ class ParquetBundle:
         spec = TABLES[table]
         wanted = [key for key in self._index[table] if key[: len(partition)] == partition]
         groups = sorted({group for key in wanted for group in self._index[table][key]})
-        pieces = [_matching(self._group(table, group), spec, partition) for group in groups]
+        pieces: list[pa.Table] = []
+        for group in groups:
+            pieces.append(_matching(self._group(table, group), spec, partition))
+            require_bounded(pieces, f"{self._shown(table)}, {', '.join(map(str, partition))}", self._limits)
         empty = spec.arrow_schema(self.dims).empty_table()
         rows = pa.concat_tables(pieces) if pieces else empty
         return from_arrow(spec, self.dims, rows)

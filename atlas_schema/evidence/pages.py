@@ -18,6 +18,8 @@ _BODY = {DATA: 5, DICTIONARY: 7, DATA_V2: 8}
 ENCODINGS = {0: "PLAIN", 2: "PLAIN_DICTIONARY", 3: "RLE", 5: "DELTA_BINARY_PACKED", 6: "DELTA_LENGTH_BYTE_ARRAY",
              8: "RLE_DICTIONARY", 9: "BYTE_STREAM_SPLIT"}  # fmt: skip
 """Encodings that are read. DELTA_BYTE_ARRAY is not: each text repeats a prefix of the last, so few bytes become many."""
+_LEAST_PLAIN = 4
+"""Bytes of the smallest entry of a dictionary: a 32-bit number, or a text's length."""
 _FIRST_READ, _HEADER_BYTES = 512, 65_536
 
 
@@ -53,12 +55,12 @@ def walk(descriptor: int, chunk: Chunk, most: int) -> Pages:
         size, held = _required(header, 2), _required(body, 1)
         encoding = _required(body, 4 if kind == DATA_V2 else 2)
         if size < 0 or held < 0:
-            raise PageError("a page has a negative size")
+            raise PageError("a page has a negative size or count")
         if encoding not in ENCODINGS:
             raise PageError(f"a page has encoding {encoding}, which is not read")
         if kind == DICTIONARY:
-            if count != 1:
-                raise PageError("a dictionary does not stand first")
+            if count != 1 or not 0 <= held * _LEAST_PLAIN <= size:
+                raise PageError("a dictionary does not stand first, or has more entries than its bytes can hold")
             dictionary = size
         else:
             values, data = values + held, data + size

@@ -120,9 +120,9 @@ def preflight(shown: Path, spec: TableSpec, file: pq.ParquetFile, stream: Binary
             found=f"{metadata.num_rows} rows of {width} bytes in {metadata.num_row_groups}",
         )  # fmt: skip
     for group in range(metadata.num_row_groups):
-        needed = metadata.row_group(group).num_rows * width
-        if needed > limits.row_group_bytes:
-            raise _too_large(f"{shown}, row group {group}", needed, limits)
+        rows = metadata.row_group(group).num_rows
+        if rows > limits.group_rows or rows * width > limits.row_group_bytes:
+            raise _too_large(f"{shown}, row group {group}", rows * width, limits)
     try:
         _require_agreement(shown, spec, metadata, stream, dims, limits)
     except PageError as error:
@@ -135,7 +135,7 @@ def _require_agreement(
     shown: Path, spec: TableSpec, metadata: pq.FileMetaData, stream: BinaryIO, dims: Dims, limits: Limits
 ) -> None:
     """Walk every page; add up what a row group takes when decoded. Raises `PageError`, or `EvidenceError` for sizes."""
-    descriptor, pages, rows, taken = stream.fileno(), 0, 0, []
+    descriptor, pages, rows, taken, sizes = stream.fileno(), 0, 0, [], []
     size = os.fstat(descriptor).st_size
     for group in range(metadata.num_row_groups):
         stated = metadata.row_group(group)
@@ -149,15 +149,20 @@ def _require_agreement(
             taken.append((chunk.start, chunk.start + chunk.length))
             needed += _decoded_bytes(column, chunk, found)
             texts += chunk.values * min(found.dictionary_bytes, limits.text_bytes) if column.type == "str" else 0
-        if needed <= limits.row_group_bytes < needed + texts:
-            texts = _text_bytes(shown, spec, stream, group)
-        if needed + texts > limits.row_group_bytes:
-            raise _too_large(f"{shown}, row group {group}", needed + texts, limits)
+        if needed > limits.row_group_bytes:
+            raise _too_large(f"{shown}, row group {group}", needed, limits)
+        sizes.append((needed, texts))
     if rows != metadata.num_rows:
         raise PageError(f"row groups hold {rows} rows, the footer says {metadata.num_rows}")
     taken.sort()
     if any(a[1] > b[0] for a, b in pairwise(taken)):
         raise PageError("two columns share the same bytes")
+    for group, (needed, texts) in enumerate(sizes):
+        # At most, every row holds the longest text. Only where that would be too much are the texts looked at.
+        if needed + texts > limits.row_group_bytes:
+            total = needed + _text_bytes(shown, spec, stream, group)
+            if total > limits.row_group_bytes:
+                raise _too_large(f"{shown}, row group {group}", total, limits)
 
 
 def _chunk(stated: pq.ColumnChunkMetaData, size: int) -> Chunk:
@@ -215,6 +220,15 @@ def require_short(rows: pa.Table, where: str, limits: Limits) -> None:
                                 found=str(longest), rule="ATL-A021")  # fmt: skip
 
 
+def require_bounded(pieces: list[pa.Table], where: str, limits: Limits) -> None:
+    """Refuse rows of one run and layer, gathered from many row groups, that are more than one row group may hold."""
+    rows, size = sum(piece.num_rows for piece in pieces), sum(piece.nbytes for piece in pieces)
+    if rows > limits.group_rows or size > limits.row_group_bytes:
+        raise EvidenceError("The rows of one run and layer are more than the limits allow.", where=where,
+                            expected=f"at most {limits.group_rows} rows and {limits.row_group_bytes} bytes",
+                            found=f"{rows} rows and {size} bytes or more", rule="ATL-A021")  # fmt: skip
+
+
 def same_types(found: pa.Schema, expected: pa.Schema) -> bool:
     """Compare names, order and value types; field names inside lists and nullability flags vary by writer."""
     return found.names == expected.names and all(
@@ -229,7 +243,8 @@ def describe(schema: pa.Schema) -> str:
 
 def _too_large(where: str, needed: int, limits: Limits) -> EvidenceError:
     return EvidenceError("A row group is larger than the limits allow.", where=where,
-                         expected=f"at most {limits.row_group_bytes} bytes", found=f"{needed} bytes",
+                         expected=f"at most {limits.group_rows} rows and {limits.row_group_bytes} bytes",
+                         found=f"{needed} bytes or more",
                          todo="export the bundle with one row group per run and layer")  # fmt: skip
 
 

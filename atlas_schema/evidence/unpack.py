@@ -23,11 +23,12 @@ from atlas_schema.limits import Limits
 
 CATALOGUE = {
     "schema": "duckdb_schemas", "view": "duckdb_views", "macro": "duckdb_functions", "type": "duckdb_types",
-    "sequence": "duckdb_sequences", "index": "duckdb_indexes", "trigger": "duckdb_triggers", "table": "duckdb_tables",
-    "constraint": "duckdb_constraints", "column": "duckdb_columns",
+    "sequence": "duckdb_sequences", "index": "duckdb_indexes", "trigger": "duckdb_triggers",
+    "coordinate system": "duckdb_coordinate_systems", "table": "duckdb_tables", "constraint": "duckdb_constraints",
+    "column": "duckdb_columns",
 }  # fmt: skip
 """Every kind of entry that a database can hold, and the table function that lists it."""
-CODE = ("schema", "view", "macro", "type", "sequence", "index", "trigger")
+CODE = ("schema", "view", "macro", "type", "sequence", "index", "trigger", "coordinate system")
 """Kinds of which a submitted file holds nothing of its own."""
 _FORMAT_ONLY = ("database_name", "estimated_size", "index_count", "constraint_index", "has_primary_key")
 _BATCH_BYTES = 64 * 2**20
@@ -143,7 +144,7 @@ def _named(kind: str, entries: set[Entry]) -> str:
 
 
 def _few(names: list[str]) -> str:
-    shown = [name if len(name) <= 400 else f"{name[:400]}..." for name in names[:_SHOWN]]
+    shown = [name if len(name) <= 200 else f"{name[:200]}..." for name in names[:_SHOWN]]
     return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 

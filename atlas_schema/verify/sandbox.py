@@ -65,10 +65,11 @@ def _open(path: Path, limits: Limits) -> BinaryIO:
     except OSError as error:
         raise UsageError("The DuckDB file cannot be read.", where=str(path), found=error.strerror or str(error),
                          todo="check the path given with --evidence") from error  # fmt: skip
-    stream, status = os.fdopen(descriptor, "rb"), os.fstat(descriptor)
+    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        stream.close()
+        os.close(descriptor)
         raise UsageError("This is not a regular file.", where=str(path), todo="name a file or a folder with --evidence")
+    stream = os.fdopen(descriptor, "rb")
     head = os.pread(descriptor, _MAGIC_AT + len(_MAGIC), 0)
     if head[_MAGIC_AT:] != _MAGIC or status.st_size > limits.database_bytes:
         stream.close()
