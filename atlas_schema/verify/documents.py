@@ -11,7 +11,7 @@ from atlas_schema.documents.base import Document
 from atlas_schema.documents.schema import MODELS, schema_errors
 from atlas_schema.errors import DocumentError
 from atlas_schema.verify.outcome import Channel, Problem, Report
-from atlas_schema.verify.reading import pointer, position, read_json
+from atlas_schema.verify.reading import pointer, positions, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,9 @@ def parse(name: str, raw: bytes, expected_kind: str | None, report: Report) -> P
                              todo="give the file of the kind that is asked for"))  # fmt: skip
         return None
     errors = schema_errors(value, kind)
+    places = positions(raw, [path for path, _ in errors[:20]])
     for path, message in errors[:20]:
-        shape.report(Problem("ATL-S001", message[:300], document=name, path=path, position=position(raw, path),
+        shape.report(Problem("ATL-S001", message[:300], document=name, path=path, position=places.get(path),
                              todo=f"atlas schema {kind} prints the shape"))  # fmt: skip
     try:
         model = MODELS[kind].model_validate_json(raw)

@@ -16,7 +16,7 @@ A step that cannot run leaves its channel `not_checked`; nothing is believed bec
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from atlas_schema.documents.base import Document
 from atlas_schema.documents.contract import Contract
@@ -29,7 +29,7 @@ from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.verify import consistency
 from atlas_schema.verify.documents import Parsed, parse
 from atlas_schema.verify.outcome import PROFILES, Channel, Problem, Report, Status
-from atlas_schema.verify.reading import position
+from atlas_schema.verify.reading import positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,17 +299,19 @@ def _reasons(arm: ArmFindings) -> tuple[str, ...]:
 
 
 def _locate(report: Report, raws: dict[str, bytes | None]) -> None:
-    """Add line and column to problems that name a field of a document."""
-    for result in report.channels.values():
-        for i, problem in enumerate(result.problems):
-            raw = raws.get(problem.document)
-            admitted = raw is not None and not any(p.rule == "ATL-A001" and p.document == problem.document
-                                                   for p in report.channel(Channel.ADMISSION).problems)  # fmt: skip
-            if raw is not None and admitted and problem.position is None and problem.path:
-                result.problems[i] = _at(problem, position(raw, problem.path))
-
-
-def _at(problem: Problem, where: tuple[int, int] | None) -> Problem:
-    from dataclasses import replace
-
-    return replace(problem, position=where)
+    """Add line and column to problems that name a field of a document, with one pass over each document."""
+    broken = {p.document for p in report.channel(Channel.ADMISSION).problems if p.rule == "ATL-A001"}
+    for name, raw in raws.items():
+        if raw is None or name in broken:
+            continue
+        named = [
+            (result, at, problem.path)
+            for result in report.channels.values()
+            for at, problem in enumerate(result.problems)
+            if problem.document == name and problem.position is None and problem.path
+        ]
+        if not named:
+            continue
+        found = positions(raw, {path for _, _, path in named})
+        for result, at, path in named:
+            result.problems[at] = replace(result.problems[at], position=found.get(path))
