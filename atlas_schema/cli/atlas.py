@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from atlas_schema.errors import AtlasError, UsageError
+from atlas_schema.errors import AtlasError, UsageError, printable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Pre-register, extract, and issue receipts for routed models.")  # fmt: skip
@@ -195,8 +195,8 @@ def main() -> None:
     except ValidationError as error:
         first = error.errors()[0]
         pointer = "/" + "/".join(str(part) for part in first["loc"])
-        typer.echo(f"What you gave does not fit the {error.title} document.\n  where:    {pointer}\n"
-                   f"  expected: {first['msg']}\n  found:    {str(first['input'])[:200]}", err=True)  # fmt: skip
+        typer.echo(f"What you gave does not fit the {error.title} document.\n  where:    {printable(pointer)}\n"
+                   f"  expected: {printable(first['msg'])}\n  found:    {printable(str(first['input'])[:200])}", err=True)  # fmt: skip
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
