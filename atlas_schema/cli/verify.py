@@ -142,12 +142,10 @@ def _say(content: str) -> None:
 
 
 def _print_limits() -> None:
-    from dataclasses import asdict
+    from atlas_schema.limits import listed
 
-    from atlas_schema.limits import LIMITS
-
-    for name, value in asdict(LIMITS).items():
-        typer.echo(f"{name:<20}{value:>16,}")
+    for name, value, unit, meaning in listed():
+        typer.echo(f"{name:<20}{value:>16,} {unit:<12}{meaning}")
 
 
 def main() -> None:
