@@ -171,6 +171,24 @@ def test_a_bomb_is_refused_in_bounded_memory_and_time(written: Path, bundle: Pat
     assert seconds < SECONDS
 
 
+def test_admitted_rows_are_decoded_in_six_times_their_size(written: Path, bundle: Path) -> None:
+    """Rows in no order, each with a text of its own: sorting and numbering them costs most."""
+    table, n = tiny().tables["state"], 400_000
+    rows = table.take(pa.array(np.arange(n) % table.num_rows))
+    windows = pa.array([f"{i:08x}" for i in np.random.default_rng(0).permutation(n)])
+    for at, values in ((0, pa.array(["base"] * n)), (1, pa.array(np.zeros(n, np.uint16))), (2, windows)):
+        rows = rows.set_column(at, table.schema.field(at).name, values)
+    pq.write_table(rows, bundle / "state.parquet", row_group_size=n)
+    code = READ.replace(
+        "table_roots(ParquetBundle(Path(sys.argv[1])))", "ParquetBundle(Path(sys.argv[1])).read('state', ('base', 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(bundle), str(written)], capture_output=True, text=True, timeout=300,
+                          check=True)  # fmt: skip
+    _, what, memory, _ = json.loads(done.stdout)
+    assert what == "accepted"
+    assert memory < 6 * rows.nbytes
+
+
 def test_the_forging_writer_writes_what_is_read(bundle: Path) -> None:
     """Otherwise its attacks would be refused for its own mistakes."""
     for codec in (RAW, ZSTD):
