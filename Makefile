@@ -5,7 +5,7 @@ DEMO := .venv-demo
 PIP := -m pip --disable-pip-version-check -q
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-fast lint types schema setup clean
+.PHONY: demo fuzz test test-fast lint types schema setup clean
 
 demo: $(DEMO)/installed  ## verify the shipped study's receipts against their evidence
 	@$(DEMO)/bin/python fixtures/scripts/show_study.py $(DEMO)/bin/atlas-verify
@@ -22,6 +22,10 @@ types: $(VENV)/installed
 
 schema: $(VENV)/installed  ## regenerate schema.json and its shipped copy
 	$(VENV)/bin/python -c "from pathlib import Path; from atlas_schema.documents.schema import schema_bytes as b; [Path(p).write_bytes(b()) for p in ('schema.json', 'contracts/atlas_contracts/schema.json')]"
+
+fuzz: $(VENV)/installed  ## fuzz readers, digests and "change anything, must not verify": SECONDS=60 each
+	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[fuzz]"
+	$(VENV)/bin/python tests/fuzz/run.py $(or $(SECONDS),60)
 
 setup: $(VENV)/installed
 

@@ -64,7 +64,8 @@ def positions(raw: bytes, paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     Call it only for a document that `read_json` accepted.
     """
     wanted: dict[Any, Any] = {}
-    for path in paths:
+    asked = set(paths)
+    for path in asked:
         node = wanted
         for part in path:
             node = node.setdefault(part, {})
@@ -72,7 +73,7 @@ def positions(raw: bytes, paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     for path, at in _offsets(text, json.JSONDecoder(), _skip(text, 0), wanted, ()):
         found[path] = at
     lines = [0, *(match.end() for match in re.finditer("\n", text))]
-    return {path: ((line := bisect_right(lines, at)), at - lines[line - 1] + 1) for path, at in found.items()}
+    return {p: ((line := bisect_right(lines, at)), at - lines[line - 1] + 1) for p, at in found.items() if p in asked}
 
 
 def _offsets(

@@ -298,6 +298,7 @@ def test_many_places_take_one_pass() -> None:
     start = time.process_time()
     found = positions(raw, [(i, "a", 0) for i in range(100_000)])
     assert time.process_time() - start < 10
+    assert len(found) == 100_000
     assert found[(0, "a", 0)] == (2, 8)
     assert found[(99_999, "a", 0)] == (100_001, 8)
 
