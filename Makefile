@@ -5,7 +5,7 @@ DEMO := .venv-demo
 PIP := -m pip --disable-pip-version-check -q
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-fast bench coverage lint types schema setup clean
+.PHONY: demo test test-fast bench coverage fuzz lint types schema setup clean
 
 demo: $(DEMO)/installed  ## verify the shipped study's receipts against their evidence
 	@$(DEMO)/bin/python fixtures/scripts/show_study.py $(DEMO)/bin/atlas-verify
@@ -44,3 +44,7 @@ $(DEMO)/installed: pyproject.toml constraints.txt
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist
+
+fuzz: $(VENV)/installed  ## fuzz readers, digests and "change anything, must not verify": SECONDS=60 each
+	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[fuzz]"
+	$(VENV)/bin/python tests/fuzz/run.py $(or $(SECONDS),60)

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Return text with every control and format character shown as an escape, so that it cannot drive a terminal.
+
+    Line ends count among them: no text of a document or file name begins a line of its own.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class AtlasError(Exception):
     """An anticipated failure.
 
@@ -15,7 +23,9 @@ class AtlasError(Exception):
 
     def __str__(self) -> str:
         parts = (("where", self.where), ("expected", self.expected), ("found", self.found), ("to do", self.todo))
-        return "\n".join([self.what, *(f"  {name + ':':<10}{text}" for name, text in parts if text)])
+        return "\n".join(
+            [printable(self.what), *(f"  {name + ':':<10}{printable(text)}" for name, text in parts if text)]
+        )
 
 
 class UsageError(AtlasError):
@@ -23,11 +33,20 @@ class UsageError(AtlasError):
 
 
 class EvidenceError(AtlasError):
-    """Evidence whose container or tables do not have the declared form."""
+    """Evidence whose container or tables do not have the declared form. ``rule`` is the id of the rule that it breaks."""
+
+    def __init__(
+        self, what: str, *, where: str = "", expected: str = "", found: str = "", todo: str = "", rule: str = "ATL-A002"
+    ) -> None:
+        self.rule = rule
+        super().__init__(what, where=where, expected=expected, found=found, todo=todo)
 
 
 class RowsError(EvidenceError):
     """Rows that support no statistic: missing or non-finite values, a key twice, lists of the wrong length."""
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", found: str = "", todo: str = "") -> None:
+        super().__init__(what, where=where, expected=expected, found=found, todo=todo, rule="ATL-A003")
 
 
 class DocumentError(AtlasError):

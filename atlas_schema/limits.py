@@ -1,52 +1,58 @@
-"""Every bound on what comes from outside, in one place, with units. They are printed by ``atlas-verify --limits``."""
+"""Every bound on what comes from outside, in one place, with units.
+
+``atlas-verify --limits`` prints them, a JSON report repeats them, and `docs/verification.md` lists them (a test compares).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
+
+
+def _bound(value: int, unit: str, meaning: str) -> int:
+    made: int = field(default=value, metadata={"unit": unit, "meaning": meaning})
+    return made
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds that reading a document or evidence may not exceed."""
 
-    document_bytes: int = 16 * 2**20
-    """Size of one JSON document, bytes."""
-    depth: int = 32
-    """Nesting of one JSON document, levels."""
-    members: int = 200_000
-    """Members of one JSON object or array."""
-    values: int = 2_000_000
-    """Values of one JSON document in all."""
-    string_bytes: int = 65_536
-    """Length of one JSON string in its encoded form, bytes."""
-    number_characters: int = 40
-    """Length of one JSON number, characters."""
-    key_bytes: int = 16_384
-    """Size of one key file, bytes."""
-    signatures: int = 32
-    """Signatures of one envelope."""
-    table_rows: int = 2_000_000_000
-    """Rows of one evidence table."""
-    row_group_bytes: int = 1 * 2**30
-    """Rows times declared row width of one Parquet row group, bytes, before anything is decoded."""
-    row_groups: int = 1_000_000
-    """Row groups of one Parquet file."""
-    kept_bytes: int = 64 * 2**20
-    """Decoded rows of a bundle that are kept for the next check, bytes."""
-    list_values: int = 16_384
-    """Values of one list of variable size."""
-    claim_operations: int = 200_000
-    """Interval operations for all statements of one measurement or prediction."""
-    dimension: int = 1_048_576
-    """Hidden size, number of experts and their product, each."""
-    raw_bytes: int = 256 * 2**20
-    """Size of one file of raw output, bytes."""
-    raw_line_bytes: int = 4 * 2**20
-    """Length of one line of raw output, and of one string in it, bytes."""
-    raw_outputs: int = 10_000
-    """Outputs of one file of raw output."""
-    raw_logprobs: int = 200_000
-    """Log-probabilities of one output."""
+    document_bytes: int = _bound(16 * 2**20, "bytes", "size of one JSON document")
+    depth: int = _bound(32, "levels", "nesting of one JSON document")
+    members: int = _bound(200_000, "members", "members of one JSON object or array")
+    values: int = _bound(2_000_000, "values", "values of one JSON document in all, keys counted")
+    string_bytes: int = _bound(65_536, "bytes", "one JSON string as written, quotes not counted")
+    number_characters: int = _bound(40, "characters", "one JSON number")
+    table_rows: int = _bound(2_000_000_000, "rows", "one evidence table")
+    table_bytes: int = _bound(64 * 2**30, "bytes", "rows times declared row width of one evidence table")
+    footer_bytes: int = _bound(16 * 2**20, "bytes", "footer of one Parquet file")
+    row_groups: int = _bound(16_384, "row groups", "one Parquet file")
+    pages: int = _bound(262_144, "pages", "one Parquet file")
+    group_rows: int = _bound(8 * 2**20, "rows", "one Parquet row group; one run and layer")
+    row_group_bytes: int = _bound(2**30, "bytes", "decoded size of one Parquet row group; of one run and layer")
+    kept_bytes: int = _bound(64 * 2**20, "bytes", "decoded rows of a bundle that are kept for the next check")
+    list_values: int = _bound(16_384, "values", "one list of variable size in a row")
+    text_bytes: int = _bound(2**20, "bytes", "one text in a row")
+    dimension: int = _bound(1_048_576, "values", "hidden size, experts, active experts, sampled positions, each")
+    router_values: int = _bound(16 * 2**20, "values", "hidden size times experts")
+    database_bytes: int = _bound(64 * 2**30, "bytes", "size of one DuckDB file")
+    catalogue_entries: int = _bound(4_096, "entries", "entries of one kind in the catalogue of a DuckDB file")
+    worker_memory: int = _bound(4 * 2**30, "bytes", "address space of the process that reads a DuckDB file")
+    worker_seconds: int = _bound(900, "seconds", "processor time of that process; its time by the clock is 30 more")
+    worker_files: int = _bound(64, "files", "files that process may have open")
+    key_bytes: int = _bound(16_384, "bytes", "size of one key file")
+    signatures: int = _bound(32, "signatures", "one envelope")
+    claim_operations: int = _bound(200_000, "operations", "interval operations for one measurement or prediction")
+    raw_bytes: int = _bound(256 * 2**20, "bytes", "size of one file of raw output")
+    raw_line_bytes: int = _bound(4 * 2**20, "bytes", "one line of raw output, and one string in it")
+    raw_outputs: int = _bound(10_000, "outputs", "one file of raw output")
+    raw_logprobs: int = _bound(200_000, "log-probabilities", "one output")
 
 
 LIMITS = Limits()
+
+
+def listed(limits: Limits = LIMITS) -> list[tuple[str, int, str, str]]:
+    """Return name, value, unit and meaning of every bound, in order."""
+    values = asdict(limits)
+    return [(f.name, values[f.name], f.metadata["unit"], f.metadata["meaning"]) for f in fields(limits)]

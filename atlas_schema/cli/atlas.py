@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from atlas_schema.cli import log, sign, transcribe, vocab
 from atlas_schema.cli.prediction import prediction
 from atlas_schema.cli.prereg import prereg
-from atlas_schema.errors import AtlasError, UsageError
+from atlas_schema.errors import AtlasError, UsageError, printable
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Pre-register, extract, and issue receipts for routed models.")  # fmt: skip
@@ -137,8 +137,8 @@ def main() -> None:
     except ValidationError as error:
         first = error.errors()[0]
         pointer = "/" + "/".join(str(part) for part in first["loc"])
-        typer.echo(f"What you gave does not fit the {error.title} document.\n  where:    {pointer}\n"
-                   f"  expected: {first['msg']}\n  found:    {str(first['input'])[:200]}", err=True)  # fmt: skip
+        typer.echo(f"What you gave does not fit the {error.title} document.\n  where:    {printable(pointer)}\n"
+                   f"  expected: {printable(first['msg'])}\n  found:    {printable(str(first['input'])[:200])}", err=True)  # fmt: skip
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

@@ -14,7 +14,7 @@ import typer
 from atlas_schema import __version__
 from atlas_schema.cli import vouching
 from atlas_schema.cli.vouching import Vouching
-from atlas_schema.errors import AtlasError, UsageError
+from atlas_schema.errors import AtlasError, UsageError, printable
 from atlas_schema.verify.outcome import PROFILES, Code, Report, exit_code
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ VERDICTS = ("preserved", "rewritten", "damaged", "unmatched", "supported")
 def verify(
     receipt: Annotated[Path | None, typer.Argument(help="The document to verify, usually receipt.json.")] = None,
     evidence: Annotated[
-        Path | None, typer.Option(help="Folder of Parquet files; default: evidence/ beside the receipt.")
+        Path | None,
+        typer.Option(help="Folder of Parquet files, or one DuckDB file; default: evidence/ beside the receipt."),
     ] = None,
     contract: Annotated[
         str | None, typer.Option(help="File or id of the contract; default: the built-in one that is cited.")
@@ -104,9 +105,7 @@ def _run(
     except KeyboardInterrupt:
         outcome.interrupted = True
     except Exception as error:  # noqa: BLE001 - the one boundary: a fault must never look like a verdict
-        outcome.fault = (
-            f"{type(error).__name__}: {error}\nPlease report this with the receipt; it is a defect of atlas-verify."
-        )
+        outcome.fault = f"{type(error).__name__}: {printable(str(error))}\nPlease report this with the receipt; it is a defect of atlas-verify."
     return outcome
 
 
@@ -126,7 +125,7 @@ def _targets(wanted: list[str]) -> list[tuple[str, Path | None]]:
     for entry in wanted:
         name, _, path = entry.partition("=")
         if name not in FORMATS:
-            typer.echo(f"--report has an unknown format: {name}; known are {', '.join(FORMATS)}", err=True)
+            typer.echo(f"--report has an unknown format: {printable(name)}; known are {', '.join(FORMATS)}", err=True)
             raise typer.Exit(int(Code.USAGE))
         targets.append((name, Path(path) if path else None))
     return targets
@@ -143,7 +142,7 @@ def _write(result: Report, targets: list[tuple[str, Path | None]]) -> None:
         try:
             path.write_text(content, encoding="utf-8")
         except OSError as error:
-            typer.echo(f"The report could not be written to {path}: {error.strerror}", err=True)
+            typer.echo(f"The report could not be written to {printable(str(path))}: {error.strerror}", err=True)
             raise typer.Exit(int(Code.USAGE)) from error
 
 
@@ -157,12 +156,10 @@ def _say(content: str) -> None:
 
 
 def _print_limits() -> None:
-    from dataclasses import asdict
+    from atlas_schema.limits import listed
 
-    from atlas_schema.limits import LIMITS
-
-    for name, value in asdict(LIMITS).items():
-        typer.echo(f"{name:<20}{value:>16,}")
+    for name, value, unit, meaning in listed():
+        typer.echo(f"{name:<20}{value:>16,} {unit:<12}{meaning}")
 
 
 def main() -> None:
@@ -179,7 +176,7 @@ def main() -> None:
         typer.echo("interrupted", err=True)
         sys.exit(int(Code.INTERRUPTED))
     except Exception as error:  # noqa: BLE001 - the outer half of the one boundary: showing a report may fail too
-        typer.echo(f"INTERNAL ({int(Code.INTERNAL)}): {type(error).__name__}: {error}", err=True)
+        typer.echo(printable(f"INTERNAL ({int(Code.INTERNAL)}): {type(error).__name__}: {error}"), err=True)
         sys.exit(int(Code.INTERNAL))
 
 

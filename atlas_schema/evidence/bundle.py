@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,20 @@ import pyarrow.parquet as pq
 
 from atlas_schema.errors import EvidenceError, UsageError
 from atlas_schema.evidence.columns import Array, Rows, conform, from_arrow
+from atlas_schema.evidence.preflight import (
+    describe,
+    dims_of,
+    open_folder,
+    open_regular,
+    open_table,
+    preflight,
+    require_bounded,
+    require_short,
+    same_types,
+)
 from atlas_schema.evidence.source import Partition
 from atlas_schema.evidence.streaming import Chunk, ahead, aligned
-from atlas_schema.evidence.tables import STUDY_TABLES, TABLES, WIDTH_BYTES, Dims, TableSpec
+from atlas_schema.evidence.tables import STUDY_TABLES, TABLES, Dims, TableSpec
 from atlas_schema.limits import LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -52,22 +63,25 @@ class ParquetBundle:
     Raises `EvidenceError` on opening for missing, extra, unreadable or oversized files and for undeclared schemas.
     """
 
-    def __init__(self, folder: Path, limits: Limits = LIMITS) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, limits: Limits = LIMITS, *, shown: Path | None = None) -> None:
+        self.folder = shown or folder  # what messages name; every file is opened here once, and its path not used again
         self._limits = limits
-        _require_closed_folder(folder)
-        self._files = {name: _open(folder / f"{name}.parquet") for name in STUDY_TABLES}
-        self.dims = _dims(folder, {name: file.schema_arrow for name, file in self._files.items()}, limits)
+        streams = open_folder(folder, self.folder)
+        self._files = {name: open_table(streams[name], self._shown(name), limits) for name in STUDY_TABLES}
+        self.dims = dims_of(self.folder, {name: file.schema_arrow for name, file in self._files.items()}, limits)
         for name, file in self._files.items():
-            _preflight(folder / f"{name}.parquet", TABLES[name], file, self.dims, limits)
+            preflight(self._shown(name), TABLES[name], file, streams[name], self.dims, limits)
         # Text columns are read as numbers into a dictionary; preflight has seen the declared types.
-        self._readers = {name: _reopened(folder / f"{name}.parquet", file) for name, file in self._files.items()}
+        self._readers = {name: _coding(streams[name], file) for name, file in self._files.items()}
         self._schemas = {name: _encoded(TABLES[name].arrow_schema(self.dims)) for name in STUDY_TABLES}
         self._lock = Lock()
         self._shared: dict[str, tuple[int, pa.Table]] = {}
         self._kept: dict[tuple[str, Partition], Rows] = {}
         self._kept_bytes = 0
         self._index = {name: self._pieces(name) for name in STUDY_TABLES}
+
+    def _shown(self, table: str) -> Path:
+        return self.folder / f"{table}.parquet"
 
     def rows(self, table: str) -> int:
         return int(self._files[table].metadata.num_rows)
@@ -112,6 +126,7 @@ class ParquetBundle:
             parts.append(
                 rows.slice(piece.start, piece.stop - piece.start) if piece.rows is None else rows.take(piece.rows)
             )
+            require_bounded(parts, str(self._shown(table)), self._limits)
         return from_arrow(
             TABLES[table], self.dims, pa.concat_tables(parts) if parts else self._schemas[table].empty_table()
         )
@@ -125,11 +140,12 @@ class ParquetBundle:
             shared = self._shared.get(table)
             if shared is not None and shared[0] == group:
                 return shared[1]
-            rows = _decoded(self.folder / f"{table}.parquet", self._readers[table], group)
+            rows = _decoded(self._shown(table), self._readers[table], group)
+            require_short(rows, f"{self._shown(table)}, row group {group}", self._limits)
             expected = self._schemas[table]
-            if not _same_types(rows.schema, expected):
+            if not same_types(rows.schema, expected):
                 raise EvidenceError("Decoded columns differ from the declared ones.", where=f"{table}.parquet",
-                                    expected=_describe(expected), found=_describe(rows.schema))  # fmt: skip
+                                    expected=describe(expected), found=describe(rows.schema))  # fmt: skip
             made = conform(rows, expected, f"{table}.parquet")
             if keep and made.nbytes <= self._limits.kept_bytes:
                 self._shared[table] = (group, made)
@@ -145,7 +161,7 @@ class ParquetBundle:
                 count = self._group_rows(table, group)
                 index.setdefault((), []).append(_Piece(group, 0, count, "", "", False))
                 continue
-            keys = _decoded(self.folder / f"{table}.parquet", self._readers[table], group, names)
+            keys = _decoded(self._shown(table), self._readers[table], group, names)
             for partition, piece in _split(table, spec, group, keys):
                 index.setdefault(partition, []).append(piece)
         return index
@@ -189,26 +205,30 @@ def _coded(table: str, spec: TableSpec, column: pa.ChunkedArray) -> tuple[Array,
     return np.array([place[v] for v in found], dtype=np.int64)[array.indices.to_numpy().astype(np.int64)], values
 
 
-def _reopened(path: Path, file: pq.ParquetFile) -> pq.ParquetFile:
+def _coding(stream: BinaryIO, file: pq.ParquetFile) -> pq.ParquetFile:
+    """Return another reader of the same open file, which keeps texts as numbers into a dictionary."""
     texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
-    return pq.ParquetFile(path, metadata=file.metadata, read_dictionary=texts)
+    return pq.ParquetFile(stream, metadata=file.metadata, read_dictionary=texts)
 
 
 def _encoded(schema: pa.Schema) -> pa.Schema:
     """Return the schema with text columns as dictionaries."""
     coded = pa.dictionary(pa.int32(), pa.string())
     return pa.schema([f.with_type(coded) if pa.types.is_string(f.type) else f for f in schema])
-def open_table(path: Path, spec: TableSpec, dims: Dims, limits: Limits) -> pq.ParquetFile:
-    """Open one table's file and check columns and sizes before anything is decoded. Raises `EvidenceError`."""
-    file = _open(path)
-    _preflight(path, spec, file, dims, limits)
-    return file
 
 
-def read_groups(path: Path, spec: TableSpec, file: pq.ParquetFile, dims: Dims) -> pa.Table:
-    """Decode a file that `open_table` admitted."""
+def read_table(path: Path, spec: TableSpec, dims: Dims, limits: Limits) -> pa.Table:
+    """Decode one file that is not part of a study's bundle, as strictly. Raises `EvidenceError`."""
+    stream = open_regular(path, path)
+    file = open_table(stream, path, limits)
+    preflight(path, spec, file, stream, dims, limits)
     schema = spec.arrow_schema(dims)
-    groups = [conform(_decoded(path, file, group), schema, path.name) for group in range(file.metadata.num_row_groups)]
+    groups: list[pa.Table] = []
+    for group in range(file.metadata.num_row_groups):
+        rows = _decoded(path, file, group)
+        require_short(rows, f"{path}, row group {group}", limits)
+        groups.append(conform(rows, schema, path.name))
+        require_bounded(groups, str(path), limits)
     return pa.concat_tables(groups) if groups else schema.empty_table()
 
 
@@ -281,36 +301,6 @@ def _leaf_path(name: str, shape: str) -> str:
     return name if shape == "" else f"{name}.list.element"
 
 
-def _require_closed_folder(folder: Path) -> None:
-    if folder.suffix == ".duckdb" or folder.is_file():
-        raise UsageError("Evidence is verified from a Parquet bundle, not from a database file.", where=str(folder),
-                         todo=f"atlas evidence export {folder} BUNDLE, then --evidence BUNDLE")  # fmt: skip
-    if not folder.is_dir():
-        raise UsageError("There is no evidence bundle here.", where=str(folder),
-                         todo="give the folder of Parquet files with --evidence")  # fmt: skip
-    expected = {f"{name}.parquet" for name in STUDY_TABLES}
-    found = {entry.name for entry in folder.iterdir()}
-    if found != expected:
-        missing, extra = sorted(expected - found), sorted(found - expected)
-        raise EvidenceError(
-            "The bundle is not exactly the declared tables.", where=str(folder), expected=f"{len(expected)} Parquet files",
-            found="; ".join(t for t in (f"missing {', '.join(missing)}" if missing else "",
-                                        f"extra {', '.join(extra)}" if extra else "") if t),
-            todo="obtain the whole bundle as exported, with nothing added",
-        )  # fmt: skip
-    for entry in folder.iterdir():
-        if entry.is_symlink() or not entry.is_file():
-            raise EvidenceError("A bundle holds regular files only.", where=str(entry), found="a link or a folder")
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise EvidenceError("This Parquet file cannot be read.", where=str(path), found=str(error).partition("\n")[0],
-                            todo="it is truncated or damaged: obtain the bundle again") from error  # fmt: skip
-
-
 def _decoded(path: Path, file: pq.ParquetFile, group: int, columns: list[str] | None = None) -> pa.Table:
     try:
         rows = file.read_row_group(group, columns=columns, use_threads=False)
@@ -319,56 +309,3 @@ def _decoded(path: Path, file: pq.ParquetFile, group: int, columns: list[str] | 
     except (pa.ArrowException, OSError, ValueError) as error:
         raise EvidenceError("This Parquet file cannot be decoded.", where=f"{path}, row group {group}",
                             found=str(error).partition("\n")[0], todo="it is damaged: obtain the bundle again") from error  # fmt: skip
-
-
-def _dims(folder: Path, schemas: dict[str, pa.Schema], limits: Limits) -> Dims:
-    def size(table: str, column: str) -> int:
-        schema = schemas[table]
-        kind = schema.field(column).type if column in schema.names else None
-        if kind is None or not pa.types.is_fixed_size_list(kind):
-            raise EvidenceError("A column is not a list of fixed size.", where=f"{folder / table}.parquet, column {column}",
-                                expected="a fixed-size list", found=str(kind))  # fmt: skip
-        if not 0 < kind.list_size <= limits.dimension:
-            raise EvidenceError("A list size is out of bounds.", where=f"{folder / table}.parquet, column {column}",
-                                expected=f"1 to {limits.dimension}", found=str(kind.list_size))  # fmt: skip
-        return int(kind.list_size)
-
-    return Dims(size("state", "z"), size("state", "dispatch"), size("state", "weights"), size("window", "positions"))
-
-
-def _preflight(path: Path, spec: TableSpec, file: pq.ParquetFile, dims: Dims, limits: Limits) -> None:
-    expected = spec.arrow_schema(dims)
-    if not _same_types(file.schema_arrow, expected):
-        raise EvidenceError("This table does not have the declared columns.", where=str(path),
-                            expected=_describe(expected), found=_describe(file.schema_arrow))  # fmt: skip
-    metadata = file.metadata
-    if metadata.num_rows > limits.table_rows or metadata.num_row_groups > limits.row_groups:
-        raise EvidenceError("This table is larger than the limits allow.", where=str(path),
-                            expected=f"at most {limits.table_rows} rows in {limits.row_groups} row groups",
-                            found=f"{metadata.num_rows} rows in {metadata.num_row_groups}")  # fmt: skip
-    width = sum(WIDTH_BYTES[c.type] * max(1, dims.of(c.shape)) for c in spec.columns)
-    for group in range(metadata.num_row_groups):
-        needed = metadata.row_group(group).num_rows * width
-        if needed > limits.row_group_bytes:
-            raise EvidenceError("A row group is larger than the limits allow.", where=f"{path}, row group {group}",
-                                expected=f"at most {limits.row_group_bytes} bytes", found=f"{needed} bytes",
-                                todo="export the bundle with one row group per run and layer")  # fmt: skip
-
-
-def _same_types(found: pa.Schema, expected: pa.Schema) -> bool:
-    """Compare names, order and value types; field names inside lists and nullability flags vary by writer."""
-    return found.names == expected.names and all(
-        _shape(a) == _shape(b) for a, b in zip(found.types, expected.types, strict=True)
-    )
-
-
-def _shape(kind: pa.DataType) -> tuple[object, ...]:
-    if pa.types.is_fixed_size_list(kind):
-        return ("fixed", kind.list_size, kind.value_type)
-    if pa.types.is_list(kind):
-        return ("list", kind.value_type)
-    return ("text",) if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type) else ("scalar", kind)
-
-
-def _describe(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} {field.type}" for field in schema)

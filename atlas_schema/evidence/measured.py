@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas_schema.errors import EvidenceError, UsageError
-from atlas_schema.evidence.bundle import open_table, read_groups
+from atlas_schema.evidence.bundle import read_table
 from atlas_schema.evidence.columns import Rows, conform, from_arrow
 from atlas_schema.evidence.digest import TableDigester, TableRoot
-from atlas_schema.evidence.tables import TABLES, WIDTH_BYTES, Dims
+from atlas_schema.evidence.tables import TABLES, Dims
 from atlas_schema.limits import LIMITS, Limits
 
 TABLE = TABLES["measurement_row"]
@@ -31,16 +31,10 @@ def read_measured(folder: Path, limits: Limits = LIMITS) -> Rows:
     found = sorted(entry.name for entry in folder.iterdir())
     if found != [FILE]:
         raise EvidenceError("The bundle is not exactly the declared tables.", where=str(folder), expected=FILE,
-                            found=", ".join(found)[:300] or "nothing", todo="obtain the bundle as written, with nothing added")  # fmt: skip
+                            found=", ".join(found)[:300] or "nothing", todo="obtain the bundle as written, with nothing added",
+                            rule="ATL-B001")  # fmt: skip
     path = folder / FILE
-    if path.is_symlink() or not path.is_file():
-        raise EvidenceError("A bundle holds regular files only.", where=str(path), found="a link or a folder")
-    file = open_table(path, TABLE, DIMS, limits)
-    needed = file.metadata.num_rows * sum(WIDTH_BYTES[c.type] for c in TABLE.columns)
-    if needed > limits.row_group_bytes:  # the whole table is read at once
-        raise EvidenceError("This table is larger than the limits allow.", where=str(path),
-                            expected=f"at most {limits.row_group_bytes} bytes", found=f"{needed} bytes")  # fmt: skip
-    return from_arrow(TABLE, DIMS, read_groups(path, TABLE, file, DIMS))
+    return from_arrow(TABLE, DIMS, read_table(path, TABLE, DIMS, limits))
 
 
 def measured_root(rows: Rows) -> TableRoot:

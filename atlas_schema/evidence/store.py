@@ -17,7 +17,9 @@ from atlas_schema.evidence.columns import Rows, conform, from_arrow
 from atlas_schema.evidence.source import Partition, whole
 from atlas_schema.evidence.tables import STUDY_TABLES, TABLES, Dims
 
-_META = "CREATE TABLE IF NOT EXISTS atlas_study (preregistration VARCHAR, d INTEGER, E INTEGER, k INTEGER, P INTEGER)"
+STUDY_DDL = (
+    "CREATE TABLE IF NOT EXISTS atlas_study (preregistration VARCHAR, d INTEGER, E INTEGER, k INTEGER, P INTEGER)"
+)
 
 
 class EvidenceStore:
@@ -39,7 +41,7 @@ class EvidenceStore:
                                      expected="a new file or one made by 'atlas extract'", found="other tables",
                                      todo="name another file with --evidence")  # fmt: skip
                 connection.execute("BEGIN")
-                connection.execute(_META)
+                connection.execute(STUDY_DDL)
                 connection.execute("INSERT INTO atlas_study VALUES (?, ?, ?, ?, ?)",
                                    [preregistration_digest, dims.d, dims.E, dims.k, dims.P])  # fmt: skip
                 for name in STUDY_TABLES:

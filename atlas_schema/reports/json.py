@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from atlas_schema import __version__
+from atlas_schema.limits import listed
 from atlas_schema.verify.outcome import Channel, Problem, Report, exit_code, headline
 from atlas_schema.verify.reading import pointer
 
@@ -30,6 +31,7 @@ def as_dict(report: Report) -> dict[str, Any]:
             }
             for c in Channel
         ],
+        "limits": {name: {"at_most": value, "unit": unit} for name, value, unit, _ in listed()},
         "digests": report.facts, "does_not_establish": list(report.establishes_not),
         "usage": report.usage or None, "fault": report.fault or None, "interrupted": report.interrupted,
     }  # fmt: skip

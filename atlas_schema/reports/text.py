@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from atlas_schema.errors import printable
 from atlas_schema.verify.outcome import (
     QUESTIONS,
     Channel,
@@ -44,11 +45,13 @@ CLAIMS_SHOWN = 40
 """How many claims of a measurement the text lists."""
 SHOWN = 4
 """How many problems of one channel the text lists; JSON lists all that were recorded."""
+LONGEST = 400
+"""How many characters of one value the text shows."""
 
 
-def printable(text: str) -> str:
-    """Return text with every control and format character shown as an escape, so that a document cannot drive a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def short(text: str) -> str:
+    """Return a value cut to a length that leaves the rest of the report in sight."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters; --report json has them all)"
 
 
 def render(report: Report) -> str:
@@ -144,7 +147,7 @@ def problem_lines(document: str, problem: Problem) -> list[str]:
     place = document if problem.document in ("", "receipt") else f"{problem.document}.json"
     if problem.position is not None:
         place += f":{problem.position[0]}:{problem.position[1]}"
-    where = " ".join(part for part in (pointer(problem.path), problem.where) if part)
+    where = short(" ".join(part for part in (pointer(problem.path), problem.where) if part))
     # What cannot be read, or was not signed, was found, not stated; what documents say of each other is expected.
     channel = problem.rule[4:5]
     first = "found" if channel in ("A", "S", "K") else "stated"
@@ -154,4 +157,4 @@ def problem_lines(document: str, problem: Problem) -> list[str]:
         ("tolerance", problem.tolerance), ("to do", problem.todo),
     )  # fmt: skip
     return [f"{place}: {problem.rule} {problem.what}", *([f"  at         {where}"] if where else []),
-            *(f"  {name:<11}{value}" for name, value in parts if value)]  # fmt: skip
+            *(f"  {name:<11}{short(value)}" for name, value in parts if value)]  # fmt: skip

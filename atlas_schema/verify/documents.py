@@ -12,7 +12,7 @@ from atlas_schema.documents.schema import MODELS, schema_errors
 from atlas_schema.errors import DocumentError
 from atlas_schema.verify.outcome import Channel, Problem, Report
 from atlas_schema.verify.protocol import typed_tiers
-from atlas_schema.verify.reading import pointer, position, read_json
+from atlas_schema.verify.reading import pointer, positions, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ def parse(name: str, raw: bytes, expected_kind: str | None, report: Report) -> P
         return None
     for problem in typed_tiers(value):
         report.channel(Channel.CONTRACT).check()
-        report.channel(Channel.CONTRACT).report(replace(problem, document=name, position=position(raw, problem.path)))
+        place = positions(raw, [problem.path]).get(problem.path)
+        report.channel(Channel.CONTRACT).report(replace(problem, document=name, position=place))
     try:
         return Parsed(name, raw, value, MODELS[kind].model_validate_json(raw))
     except ValidationError as error:

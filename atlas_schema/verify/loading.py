@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 from atlas_schema.errors import UsageError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource
-from atlas_schema.files import read_bytes
 from atlas_schema.limits import LIMITS
 from atlas_schema.signing.statement import File, manifest
 from atlas_schema.study.contracts import load_contract
@@ -60,10 +60,14 @@ def load_signatures(
 
 
 def _opener(bundle: Path) -> Callable[[], EvidenceSource]:
-    if not bundle.is_dir():
-        _refuse_file(bundle)
+    if not bundle.exists():
+        raise UsageError("There is no evidence here.", where=str(bundle), todo="check the path given with --evidence")
 
     def open_bundle() -> EvidenceSource:
+        if bundle.suffix == ".duckdb" and not bundle.is_dir():
+            from atlas_schema.verify.sandbox import open_database  # only here does a verification start a process
+
+            return open_database(bundle)
         from atlas_schema.evidence.bundle import ParquetBundle
 
         return ParquetBundle(bundle)
@@ -84,36 +88,42 @@ def _hasher(bundle: Path) -> Callable[[], tuple[File, ...]]:
     return lambda: manifest(bundle)
 
 
-def _refuse_file(path: Path) -> NoReturn:
-    if path.exists():
-        raise UsageError("Evidence is verified from a Parquet bundle, not from a single file.", where=str(path),
-                         expected="a folder of Parquet files",
-                         todo=f"atlas evidence export {path} BUNDLE, then --evidence BUNDLE")  # fmt: skip
-    raise UsageError("There is no evidence here.", where=str(path), todo="check the path given with --evidence")
-
-
 def _beside(named: Path | None, folder: Path, name: str) -> bytes | None:
     if named is not None:
         return _bytes(named)
     default = _inside(folder, name)
-    return None if default is None else _bytes(default)
+    return None if default is None else _bytes(default, follow=False)
 
 
 def _inside(folder: Path, name: str) -> Path | None:
-    """Return what lies beside the receipt under a name. A link out of the study's folder is refused: its author chose it."""
+    """Return what lies beside the receipt under a name. A link is refused: its author chose where it points."""
     path = folder / name
-    if not path.exists() and not path.is_symlink():
-        return None
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise UsageError("What lies beside the receipt is a link out of its folder.", where=str(path),
-                         found=str(path.resolve()), todo="name the file yourself if you trust where it points")  # fmt: skip
-    if not (path.is_file() or path.is_dir()):
-        raise UsageError("What lies beside the receipt is neither file nor folder.", where=str(path))
-    return path
+    if path.is_symlink():
+        raise UsageError("What lies beside the receipt is a link.", where=str(path), found=str(path.readlink()),
+                         todo="name the file yourself if you trust where it points")  # fmt: skip
+    return path if path.exists() else None
 
 
-def _bytes(path: Path) -> bytes:
-    if path.is_file() and path.stat().st_size > 4 * LIMITS.document_bytes:
+def _bytes(path: Path, *, follow: bool = True) -> bytes:
+    """Read a document from the file that was opened: a regular one, never more of it than a document may have.
+
+    What lies beside the receipt is opened without following links, so that none can slip in after `_inside` looked.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+    except OSError as error:
+        raise UsageError("The document cannot be read.", where=str(path), found=error.strerror or str(error),
+                         todo="check the path") from error  # fmt: skip
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise UsageError("The document is not a regular file.", where=str(path),
+                         found="a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device",
+                         todo="save it to a file first, and name that")  # fmt: skip
+    with os.fdopen(descriptor, "rb") as stream:
+        raw = stream.read(4 * LIMITS.document_bytes + 1)
+    if len(raw) > 4 * LIMITS.document_bytes:
         raise UsageError("This file is far too large to be a document.", where=str(path),
-                         found=f"{path.stat().st_size} bytes", expected=f"at most {LIMITS.document_bytes} bytes")  # fmt: skip
-    return read_bytes(path, "document")
+                         found=f"{max(status.st_size, len(raw))} bytes", expected=f"at most {LIMITS.document_bytes} bytes")  # fmt: skip
+    return raw

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from atlas_schema.documents import judgements
@@ -18,9 +19,11 @@ from atlas_schema.errors import DocumentError
 from atlas_schema.limits import LIMITS, Limits
 
 # Possessive, and an unterminated string reaches to the end: no input makes the scan more than linear.
-_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]|-?[0-9][0-9.eE+-]*+', re.DOTALL)
+_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]|-?[0-9][0-9.eE+-]*+', re.DOTALL)
 _SPACE = re.compile(r"[ \t\n\r]*")
 SAFE_INTEGER = 2**53 - 1
+Path = tuple[str | int, ...]
+"""Names and indices from the root of a document to one of its values."""
 
 
 def read_json(raw: bytes, limits: Limits = LIMITS) -> Any:
@@ -48,48 +51,56 @@ def read_json(raw: bytes, limits: Limits = LIMITS) -> Any:
             raise DocumentError("The document holds too many values.", expected=f"at most {limits.values}")
         if isinstance(item, str) and re.search("[\ud800-\udfff]", item):
             raise DocumentError("A string holds half of a surrogate pair.", found=ascii(item)[:80])
-        if isinstance(item, (dict, list)) and len(item) > limits.members:
-            raise DocumentError("An object or array has too many members.", expected=f"at most {limits.members}",
-                                found=str(len(item)))  # fmt: skip
     return value
 
 
-def position(raw: bytes, path: tuple[str | int, ...]) -> tuple[int, int] | None:
-    """Return line and column (from 1) of the value at a path, or None where the path does not exist.
+def position(raw: bytes, path: Path) -> tuple[int, int] | None:
+    """Return line and column (from 1) of the value at a path, or None where the path does not exist."""
+    return positions(raw, [path]).get(path)
+
+
+def positions(raw: bytes, paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Return line and column (from 1) of the values at many paths, in one pass; paths that do not exist are left out.
 
     Call it only for a document that `read_json` accepted.
     """
-    text, decoder, at = raw.decode("utf-8"), json.JSONDecoder(), 0
-    at = _skip(text, 0)
-    for part in path:
-        found = _descend(text, decoder, at, part)
-        if found is None:
-            return None
-        at = found
-    return text.count("\n", 0, at) + 1, at - (text.rfind("\n", 0, at) + 1) + 1
+    wanted: dict[Any, Any] = {}
+    asked = set(paths)
+    for path in asked:
+        node = wanted
+        for part in path:
+            node = node.setdefault(part, {})
+    text, found = raw.decode("utf-8"), {}
+    for path, at in _offsets(text, json.JSONDecoder(), _skip(text, 0), wanted, ()):
+        found[path] = at
+    lines = [0, *(match.end() for match in re.finditer("\n", text))]
+    return {p: ((line := bisect_right(lines, at)), at - lines[line - 1] + 1) for p, at in found.items() if p in asked}
 
 
-def pointer(path: tuple[str | int, ...]) -> str:
+def pointer(path: Path) -> str:
     """Return a path as a JSON pointer (RFC 6901)."""
     return judgements.pointer(path)
 
 
-def _descend(text: str, decoder: json.JSONDecoder, at: int, part: str | int) -> int | None:
+def _offsets(
+    text: str, decoder: json.JSONDecoder, at: int, wanted: dict[Any, Any], path: Path
+) -> Iterator[tuple[Path, int]]:
+    """Yield where the values begin whose paths, from here on, are wanted. Members that nobody asked for are passed over."""
+    yield path, at
     opening = text[at]
-    if opening not in "[{":
-        return None
+    if not wanted or opening not in "[{":
+        return
     index, at = 0, _skip(text, at + 1)
     while text[at] not in "]}":
         key: str | int = index
         if opening == "{":
             key, at = decoder.raw_decode(text, at)
             at = _skip(text, _skip(text, at) + 1)
-        if key == part:
-            return at
+        if key in wanted:
+            yield from _offsets(text, decoder, at, wanted[key], (*path, key))
         at = _skip(text, decoder.raw_decode(text, at)[1])
         at = _skip(text, at + 1) if text[at] == "," else at
         index += 1
-    return None
 
 
 def _skip(text: str, at: int) -> int:
@@ -98,23 +109,40 @@ def _skip(text: str, at: int) -> int:
 
 
 def _require_bounds(text: str, limits: Limits) -> None:
-    depth = 0
+    """Hold strings, numbers, nesting and members to the limits before anything is built. Whether it is JSON is not asked.
+
+    Every comma and every bracket that opens stands for a value, so no document within the limits has more of them.
+    """
+    members: list[int] = []
+    values = 0
     for match in _TOKENS.finditer(text):
         token = match.group()
-        if token[0] == '"':
+        first = token[0]
+        if first == '"':
             if 4 * len(token) > limits.string_bytes and len(token.encode()) > limits.string_bytes + 2:
-                raise DocumentError("A string is too long.", where=_where(text, match.start()),
-                                    expected=f"at most {limits.string_bytes} bytes")  # fmt: skip
-        elif token in "[{":
-            depth += 1
-            if depth > limits.depth:
-                raise DocumentError("The document is nested too deeply.", where=_where(text, match.start()),
-                                    expected=f"at most {limits.depth} levels")  # fmt: skip
-        elif token in "]}":
-            depth -= 1
+                raise _beyond("A string is too long.", text, match.start(), f"{limits.string_bytes} bytes")
+        elif first == ",":
+            values += 1
+            if members:
+                members[-1] += 1
+                if members[-1] >= limits.members:
+                    raise _beyond("An object or array has too many members.", text, match.start(), str(limits.members))
+        elif first in "[{":
+            values += 1
+            members.append(0)
+            if len(members) > limits.depth:
+                raise _beyond("The document is nested too deeply.", text, match.start(), f"{limits.depth} levels")
+        elif first in "]}":
+            if members:
+                members.pop()
         elif len(token) > limits.number_characters:
-            raise DocumentError("A number is too long.", where=_where(text, match.start()),
-                                expected=f"at most {limits.number_characters} characters")  # fmt: skip
+            raise _beyond("A number is too long.", text, match.start(), f"{limits.number_characters} characters")
+        if values > limits.values:
+            raise _beyond("The document holds too many values.", text, match.start(), str(limits.values))
+
+
+def _beyond(what: str, text: str, at: int, most: str) -> DocumentError:
+    return DocumentError(what, where=_where(text, at), expected=f"at most {most}")
 
 
 def _where(text: str, at: int) -> str:

@@ -33,6 +33,13 @@ _TABLE = """
 A001 | A document is strict JSON within the limits. | Two readers must never see two documents in the same bytes. | format.md, Documents
 A002 | A Parquet file is readable, has exactly the declared columns, and fits the limits before it is decoded. | A file of a few hundred bytes can declare hundreds of millions of rows. | format.md, Bundle
 A003 | Rows have no missing values where none may stand, no NaN or infinity, and no key twice. | Statistics over such rows mean nothing. | format.md, Tables
+A020 | The headers of a Parquet file's pages agree with its footer, and hold only what is read here. | A decoder believes the pages, a limit the footer; where they differ, a limit holds nothing. | format.md, Bundle
+A021 | No list, no text and no run and layer holds more than the limits. | One row, or many small groups of rows, can hold what no machine can. | format.md, Bundle
+A022 | Files of a bundle are regular files: no links, pipes or devices. | A link reads what its author may not, a pipe never ends. | format.md, Bundle
+A023 | A DuckDB file holds base tables only: no macro, view, type, sequence, index, trigger or further schema. | What a database file stores can run when it is read. | verification.md, Hostile input
+A024 | The tables of a DuckDB file are the declared ones, with the declared columns, types and constraints. | A default or a generated column is code in a table's clothes. | verification.md, Hostile input
+A025 | A DuckDB file can be read by a confined process within bounds of memory and time. | A file can be made to exhaust or break its reader. | verification.md, Hostile input
+A026 | No log of further changes lies beside a DuckDB file. | Applied or ignored, it would make two sets of rows of one file. | verification.md, Hostile input
 S001 | A document has the shape that schema.json gives its kind; unknown fields are refused. | A field that nobody reads can say anything. | schema.json
 C001 | The contract is the one that the receipt cites, by id and digest; it gates only what this version recomputes, once each, and does not bear a built-in id with other content. | Thresholds must not change under a familiar name. | format.md, Receipt
 C002 | The pre-registration is the one that the receipt cites. | Otherwise the plan could be written to fit the result. | format.md, Receipt

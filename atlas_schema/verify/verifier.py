@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from atlas_schema.documents.base import Document
@@ -29,7 +29,7 @@ from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.documents.read import Read
 from atlas_schema.documents.receipt import ArmFindings, Findings, Receipt
 from atlas_schema.documents.run_log import RunLog
-from atlas_schema.errors import EvidenceError, RowsError
+from atlas_schema.errors import EvidenceError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.protocol.fidelity import fidelity
@@ -42,7 +42,7 @@ from atlas_schema.verify import authenticity, consistency, protocol
 from atlas_schema.verify.authenticity import Signed
 from atlas_schema.verify.documents import Parsed, parse
 from atlas_schema.verify.outcome import PROFILES, Channel, Problem, Report, Status
-from atlas_schema.verify.reading import position
+from atlas_schema.verify.reading import positions
 from atlas_schema.verify.records import check_prediction, prediction_facts, verify_measurement
 
 if TYPE_CHECKING:
@@ -374,11 +374,11 @@ def _check_pin(pin: str, document: Document, report: Report) -> None:
 
 def _inadmissible(error: EvidenceError, report: Report) -> None:
     """Record evidence that could not be read. A bundle with missing or extra files is a matter of binding."""
-    open_bundle = "exactly the declared tables" in error.what
-    of_file = "ATL-A003" if isinstance(error, RowsError) else "ATL-A002"
-    rule, channel = ("ATL-B001", Channel.BINDING) if open_bundle else (of_file, Channel.ADMISSION)
+    from atlas_schema.verify.rules import RULES
+
+    channel = RULES[error.rule].channel
     report.channel(channel).check()
-    report.channel(channel).report(Problem(rule, error.what, where=error.where, stated=error.found, recomputed=error.expected,
+    report.channel(channel).report(Problem(error.rule, error.what, where=error.where, stated=error.found, recomputed=error.expected,
                                            todo=error.todo))  # fmt: skip
 
 
@@ -450,17 +450,19 @@ def _remarks(arm: ArmFindings) -> tuple[str, ...]:
 
 
 def _locate(report: Report, raws: dict[str, bytes | None]) -> None:
-    """Add line and column to problems that name a field of a document."""
-    for result in report.channels.values():
-        for i, problem in enumerate(result.problems):
-            raw = raws.get(problem.document)
-            admitted = raw is not None and not any(p.rule == "ATL-A001" and p.document == problem.document
-                                                   for p in report.channel(Channel.ADMISSION).problems)  # fmt: skip
-            if raw is not None and admitted and problem.position is None and problem.path:
-                result.problems[i] = _at(problem, position(raw, problem.path))
-
-
-def _at(problem: Problem, where: tuple[int, int] | None) -> Problem:
-    from dataclasses import replace
-
-    return replace(problem, position=where)
+    """Add line and column to problems that name a field of a document, with one pass over each document."""
+    broken = {p.document for p in report.channel(Channel.ADMISSION).problems if p.rule == "ATL-A001"}
+    for name, raw in raws.items():
+        if raw is None or name in broken:
+            continue
+        named = [
+            (result, at, problem.path)
+            for result in report.channels.values()
+            for at, problem in enumerate(result.problems)
+            if problem.document == name and problem.position is None and problem.path
+        ]
+        if not named:
+            continue
+        found = positions(raw, {path for _, _, path in named})
+        for result, at, path in named:
+            result.problems[at] = replace(result.problems[at], position=found.get(path))

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+import duckdb
 import pytest
 from cli.commands import Command
 from typer.testing import CliRunner
@@ -126,13 +127,33 @@ def test_a_named_document_must_exist(atlas_verify: Command, written_study: Path,
         assert "absent" in ended.out
 
 
-def test_a_database_in_place_of_a_bundle_names_the_export_command(
+def test_a_database_is_verified_like_its_bundle(atlas_verify: Command, written_study: Path, tmp_path: Path) -> None:
+    database = tmp_path / "evidence.duckdb"
+    study().store(database).close()
+    receipt = (written_study / "receipt-frozen.json", *cited(written_study))
+    ended = atlas_verify(*receipt, "--evidence", database)
+    assert (ended.code, ended.out) == (0, atlas_verify(*receipt).out)
+
+
+def test_a_database_with_code_in_it_is_refused_by_name(
     atlas_verify: Command, written_study: Path, tmp_path: Path
 ) -> None:
-    study().store(tmp_path / "evidence.duckdb").close()
-    ended = atlas_verify(written_study / "receipt-frozen.json", "--evidence", tmp_path / "evidence.duckdb")
+    database = tmp_path / "evidence.duckdb"
+    study().store(database).close()
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("CREATE MACRO avg(a) AS 42")
+    ended = atlas_verify(written_study / "receipt-frozen.json", *cited(written_study), "--evidence", database)
+    assert ended.code == 3
+    for part in ("ATL-A023", "macro avg", str(database), "Parquet bundle"):
+        assert part in ended.out
+
+
+def test_another_file_in_place_of_evidence(atlas_verify: Command, written_study: Path) -> None:
+    ended = atlas_verify(
+        written_study / "receipt-frozen.json", *cited(written_study), "--evidence", written_study / "run_log.json"
+    )
     assert ended.code == 2
-    assert f"atlas evidence export {tmp_path / 'evidence.duckdb'} BUNDLE" in ended.out
+    assert "a folder of Parquet files or one DuckDB file" in ended.out
 
 
 @pytest.mark.parametrize(
@@ -176,7 +197,7 @@ def test_a_link_out_of_the_study_is_not_followed(atlas_verify: Command, folder: 
         (folder / name).symlink_to(secret if name.endswith("json") else kept)
         ended = atlas_verify(folder / "receipt-frozen.json", *cited(folder))
         assert ended.code == 2
-        assert "link out of its folder" in ended.out
+        assert "beside the receipt is a link" in ended.out
         assert "password" not in ended.out
         (folder / name).unlink()
         kept.rename(folder / name)
@@ -320,10 +341,42 @@ def test_text_of_a_document_does_not_drive_the_terminal(atlas_verify: Command, f
         assert "\\x1b" in ended.out or "\\u001b" in ended.out
 
 
-def test_a_file_name_does_not_drive_the_terminal(atlas_verify: Command, tmp_path: Path) -> None:
-    ended = atlas_verify(tmp_path / "\x1b[2Jreceipt.json")
-    assert ended.code == 2
-    assert "\x1b" not in ended.out
+@pytest.mark.parametrize(
+    "name", ["\x1b[2Jreceipt.json", "r\nVERIFIED (0)  receipt.json: genuine", "\u202enosj.tpiecer", "r\x9b31m\u2028"]
+)
+def test_a_file_name_does_not_drive_the_terminal(atlas_verify: Command, tmp_path: Path, name: str) -> None:
+    for options in ((), ("--evidence", tmp_path / name), ("--report", f"json={tmp_path / name / name}")):
+        ended = atlas_verify(tmp_path / name, *options)
+        assert ended.code == 2
+        assert all(c.isprintable() or c == "\n" for c in ended.out + ended.err)
+        assert not any(line.startswith("VERIFIED") for line in (ended.out + ended.err).splitlines())
+
+
+def test_a_fault_that_quotes_a_document_does_not_drive_the_terminal(
+    atlas_verify: Command, written_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quoting(*_: object) -> NoReturn:
+        raise RuntimeError("\x1b[2J\nVERIFIED (0)\u202e")
+
+    for where in ("atlas_schema.verify.verifier.verify", "atlas_schema.reports.text.render"):
+        monkeypatch.setattr(where, quoting)
+        ended = atlas_verify(written_study / "receipt-frozen.json", "--profile", "schema")
+        assert ended.code == 70
+        assert all(c.isprintable() or c == "\n" for c in ended.out + ended.err)
+        assert "\nVERIFIED" not in ended.out + ended.err
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device here")
+def test_devices_and_pipes_are_not_read(atlas_verify: Command, written_study: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/zero"), tmp_path / "pipe"):
+        for options in ((path,), (written_study / "receipt-frozen.json", "--run-log", path)):
+            ended = atlas_verify(*options)
+            assert ended.code == 2
+            assert "not a regular file" in ended.out
+    assert (
+        atlas_verify(written_study / "receipt-frozen.json", *cited(written_study), "--evidence", "/dev/zero").code == 2
+    )
 
 
 # --- information --------------------------------------------------------------------------------------------------

@@ -30,8 +30,10 @@ from atlas_schema.cli import atlas, verify
 from atlas_schema.documents.schema import MODELS
 from atlas_schema.evidence.columns import from_arrow
 from atlas_schema.evidence.digest import leaf_hashes
+from atlas_schema.evidence.pages import ENCODINGS
 from atlas_schema.evidence.tables import TABLES, Dims
-from atlas_schema.limits import LIMITS
+from atlas_schema.evidence.unpack import CODE
+from atlas_schema.limits import LIMITS, listed
 from atlas_schema.measures import definitions
 from atlas_schema.measures.bootstrap import (
     Draws,
@@ -159,8 +161,24 @@ def test_limits_are_those_enforced() -> None:
         LIMITS.dimension,
     ):
         assert f"{number:,}" in described
-    assert (LIMITS.table_rows, LIMITS.row_groups, LIMITS.row_group_bytes) == (2 * 10**9, 10**6, 2**30)
-    assert all(words in described for words in ("2·10^9 rows", "10^6 row\ngroups", "1 GiB"))
+    for number in (LIMITS.row_groups, LIMITS.group_rows, LIMITS.router_values, LIMITS.list_values):
+        assert f"{number:,}" in described
+    assert (LIMITS.table_rows, LIMITS.row_group_bytes, LIMITS.text_bytes) == (2 * 10**9, 2**30, 2**20)
+    assert LIMITS.table_bytes == 64 * 2**30
+    assert all(words in described for words in ("2·10^9 rows", "64 GiB", "1 GiB", "1 MiB"))
+    assert [name for name in ENCODINGS.values() if f"`{name}`" not in described] == []
+
+
+def test_the_table_of_bounds_is_that_of_the_code() -> None:
+    stated = [
+        (row[0].strip("`"), row[1], row[2], row[3]) for row in rows(section("docs/verification.md", "## Hostile input"))
+    ]
+    assert stated == [(name, f"{value:,}", unit, meaning) for name, value, unit, meaning in listed()]
+
+
+def test_what_is_refused_of_a_database_is_listed() -> None:
+    described = section("docs/verification.md", "## Hostile input")
+    assert [kind for kind in CODE if kind not in described] == []
 
 
 def test_vectors_are_reproduced() -> None:

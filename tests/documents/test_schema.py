@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +14,9 @@ from documents.examples import KINDS, documents, example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from atlas_schema.documents.base import SAFE_INTEGER
+from atlas_schema.documents.base import SAFE_INTEGER, Time
 from atlas_schema.documents.schema import (
     MODELS,
     schema_bytes,
@@ -334,3 +335,35 @@ def test_models_write_what_they_read(kind: str) -> None:
     model = MODELS[kind].model_validate_json(json.dumps(value))
     assert model.model_dump(mode="json") == value
     assert MODELS[kind].model_validate_json(model.model_dump_json()) == model
+
+
+@pytest.mark.parametrize(
+    ("time", "exists"),
+    [("2025-02-28", True), ("2025-02-29", False), ("2025-02-31", False), ("2024-02-29", True), ("1900-02-29", False),
+     ("2000-02-29", True), ("2025-04-31", False), ("2025-04-30", True), ("2025-12-31", True), ("2025-13-01", False),
+     ("2025-00-10", False), ("2025-01-00", False), ("2025-01-32", False), ("0999-01-01", False), ("3000-01-01", False)],
+)  # fmt: skip
+def test_a_day_that_does_not_exist_is_no_time(time: str, exists: bool) -> None:
+    adapter = TypeAdapter(Time)
+    for clock, real in (("T00:00:00Z", True), ("T23:59:59Z", True), ("T24:00:00Z", False), ("T12:60:00Z", False),
+                        ("T12:00:60Z", False), ("t00:00:00z", False), ("T00:00:00+00:00", False)):  # fmt: skip
+        if exists and real:
+            assert adapter.validate_python(time + clock) == time + clock
+        else:
+            with pytest.raises(ValidationError):
+                adapter.validate_python(time + clock)
+
+
+@given(st.integers(1000, 2999), st.integers(0, 13), st.integers(0, 32))
+def test_the_days_are_those_of_the_calendar(year: int, month: int, day: int) -> None:
+    try:
+        datetime.date(year, month, day)
+        exists = True
+    except ValueError:
+        exists = False
+    try:
+        TypeAdapter(Time).validate_python(f"{year:04d}-{month:02d}-{day:02d}T00:00:00Z")
+        accepted = True
+    except ValidationError:
+        accepted = False
+    assert accepted == exists

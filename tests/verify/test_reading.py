@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from atlas_schema.errors import DocumentError
 from atlas_schema.limits import LIMITS
-from atlas_schema.verify.reading import pointer, position, read_json
+from atlas_schema.verify.reading import pointer, position, positions, read_json
 
 SAFE = 2**53 - 1
 scalars = (
@@ -149,6 +151,50 @@ def test_documents_built_to_take_quadratic_time(raw: bytes) -> None:
     assert time.process_time() - start < 10
 
 
+WORST = {
+    "empty lists": b"[" + b"[]," * 5_000_000 + b"[]]",
+    "numbers": b"[" + b"1," * 8_000_000 + b"1]",
+    "commas": b"[" + b"," * 16_000_000,
+    "literals": b"[" + b"true," * 3_000_000 + b"1]",
+    "strings": b"[" + b'"a",' * 4_000_000 + b"1]",
+    "small objects, as many as may be": b"[" + b",".join([b"[" + b'{"a":1},' * 132_000 + b"1]"] * 5) + b"]",
+    "members, as many as may be": b"{" + b",".join(b'"%d":1' % i for i in range(199_999)) + b"}",
+    "escapes": b"[" + (b'"' + b"\\u0041" * 10_900 + b'",') * 250 + b"1]",
+    "characters beyond the first plane": b"[" + (b'"' + "\U0001f600".encode() * 16_000 + b'",') * 250 + b"1]",
+    "exponents": b"[" + b"1e-" + b"9" * 36 + b"," + b"1e308," * 190_000 + b"1]",
+    "line ends before an error": b"[" + b"\n" * 16_000_000 + b"x",
+    "spaces": b" " * 16_000_000,
+}
+READ = """
+import resource, sys, time
+from atlas_schema.errors import DocumentError
+from atlas_schema.verify.reading import read_json
+raw = sys.stdin.buffer.read()
+before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+try:
+    read_json(raw)
+except DocumentError:
+    pass
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, time.process_time() - start)
+"""
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_the_worst_documents_stay_within_memory_and_time(name: str) -> None:
+    """As `docs/verification.md` says; what the document's own bytes take is not counted."""
+    assert len(WORST[name]) <= LIMITS.document_bytes
+    done = subprocess.run([sys.executable, "-c", READ], input=WORST[name], capture_output=True, timeout=120, check=True)
+    memory, seconds = map(float, done.stdout.split())
+    assert memory < 256 * 2**20
+    assert seconds < 10
+
+
+def test_members_are_counted_before_anything_is_built() -> None:
+    """The limit is found in text that is not even JSON."""
+    assert "too many members" in str(refused(b"[" + b"1 1," * (LIMITS.members + 1)))
+    assert "too many values" in str(refused(b"[" + b"[0,0,0,0,0,0,0]" * 300_000))
+
+
 # --- properties ---------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +291,16 @@ def test_positions_are_those_of_an_independent_writer(data: st.DataObject, value
     before = text[: places[path]]
     expected = (before.count("\n") + 1, len(before) - before.rfind("\n"))
     assert position(text.encode(), path) == expected
+
+
+def test_many_places_take_one_pass() -> None:
+    raw = b"[\n" + b",\n".join(b'{"a": [%d]}' % i for i in range(100_000)) + b"\n]"
+    start = time.process_time()
+    found = positions(raw, [(i, "a", 0) for i in range(100_000)])
+    assert time.process_time() - start < 10
+    assert len(found) == 100_000
+    assert found[(0, "a", 0)] == (2, 8)
+    assert found[(99_999, "a", 0)] == (100_001, 8)
 
 
 @given(st.data(), documents)

@@ -13,10 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
 from documents.records import measurement
+from evidence.forged_parquet import task, write
 from simulator import CHANGES, PRESERVED, StudySimulator, grouped
 from verify.forging import (
     FROZEN,
@@ -41,6 +43,7 @@ from atlas_schema.canonical import canonical_json, digest_bytes, digest_document
 from atlas_schema.documents.base import Judgement
 from atlas_schema.documents.preregistration import Window
 from atlas_schema.evidence.bundle import ParquetBundle
+from atlas_schema.limits import LIMITS
 from atlas_schema.measures.summarise import summarise
 from atlas_schema.protocol.judgement import judgement_digest
 from atlas_schema.protocol.log import party
@@ -50,6 +53,7 @@ from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code, headline
 from atlas_schema.verify.physics.layers import check_digests
 from atlas_schema.verify.rules import RULES
+from atlas_schema.verify.sandbox import open_database
 from atlas_schema.verify.verifier import Options
 
 OTHER = "sha256:" + "ab" * 32
@@ -139,6 +143,73 @@ def extra_column(folder: Path) -> Report:
     return verified(study(), honest(), open_evidence=lambda: ParquetBundle(folder / "evidence"))
 
 
+def with_task(folder: Path, content: bytes) -> Report:
+    """Put other bytes in the place of table `task`."""
+    (folder / "evidence" / "task.parquet").write_bytes(content)
+    return verified(study(), honest(), open_evidence=lambda: ParquetBundle(folder / "evidence"))
+
+
+@defect("A020", "A dictionary of eight bytes claims two billion entries.", Code.INADMISSIBLE)
+def dictionary_of_claims(folder: Path) -> Report:
+    return with_task(folder, write(task(10, dictionary_entries=2**31 - 1)))
+
+
+@defect("A020", "The footer states fewer values than the pages hold.", Code.INADMISSIBLE)
+def footer_understates(folder: Path) -> Report:
+    return with_task(folder, write(task(10, page_values=2_000_000_000)))
+
+
+@defect("A021", "One window has more tokens than the limits allow.", Code.INADMISSIBLE)
+def endless_window(folder: Path) -> Report:
+    import pyarrow.parquet as pq
+
+    rows = study().rows("window")
+    rows[0]["tokens"] = [1] * (LIMITS.list_values + 1)
+    pq.write_table(study().with_rows("window", rows).tables["window"], folder / "evidence" / "window.parquet")
+    return verified(study(), honest(), open_evidence=lambda: ParquetBundle(folder / "evidence"))
+
+
+@defect("A022", "A table of the bundle is a link to a file elsewhere.", Code.INADMISSIBLE)
+def linked_table(folder: Path) -> Report:
+    path = folder / "evidence" / "task.parquet"
+    path.rename(folder / "elsewhere.parquet")
+    path.symlink_to(folder / "elsewhere.parquet")
+    return verified(study(), honest(), open_evidence=lambda: ParquetBundle(folder / "evidence"))
+
+
+def database(folder: Path, *statements: str) -> Report:
+    """Verify from a DuckDB file that was changed by SQL."""
+    path = folder / "evidence.duckdb"
+    study().store(path).close()
+    with duckdb.connect(str(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    return verified(study(), honest(), open_evidence=lambda: open_database(path))
+
+
+@defect("A023", "The DuckDB file brings a macro that shadows avg.", Code.INADMISSIBLE)
+def macro_in_database(folder: Path) -> Report:
+    return database(folder, "CREATE MACRO avg(a) AS 42")
+
+
+@defect("A024", "A column of the DuckDB file fills itself with random numbers.", Code.INADMISSIBLE)
+def default_in_database(folder: Path) -> Report:
+    return database(folder, "ALTER TABLE task ALTER score SET DEFAULT random()")
+
+
+@defect("A025", "The DuckDB file is none.", Code.INADMISSIBLE)
+def no_database(folder: Path) -> Report:
+    (folder / "evidence.duckdb").write_bytes(b"SQLite format 3\0" * 100)
+    return verified(study(), honest(), open_evidence=lambda: open_database(folder / "evidence.duckdb"))
+
+
+@defect("A026", "Changes that are not in the DuckDB file lie beside it.", Code.INADMISSIBLE)
+def log_beside_database(folder: Path) -> Report:
+    study().store(folder / "evidence.duckdb").close()
+    (folder / "evidence.duckdb.wal").write_bytes(b"changes")
+    return verified(study(), honest(), open_evidence=lambda: open_database(folder / "evidence.duckdb"))
+
+
 @defect("A003", "A loss is not a number.", Code.INADMISSIBLE)
 def nan_in_a_row() -> Report:
     return verified(study().with_value("output", 5, "nll", float("nan")), honest())
@@ -163,6 +234,12 @@ def digests_are_not_json() -> Report:
 @defect("S001", "The receipt has a field that nobody reads.", Code.INADMISSIBLE)
 def unknown_field() -> Report:
     return stated(lambda r: r["findings"].update(reviewed="yes"))
+
+
+@defect("S001", "The pre-registration was created on the 31st of February.", Code.INADMISSIBLE)
+def impossible_day() -> Report:
+    plan = {**as_json(study().preregistration), "created": "2025-02-31T08:00:00Z"}
+    return verified(study(), honest(), preregistration=encoded(plan))
 
 
 @defect("S001", "A document of another kind stands where the pre-registration belongs.", Code.INADMISSIBLE)
