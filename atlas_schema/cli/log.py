@@ -20,10 +20,10 @@ BESIDE = Path(LOG_NAME)
 def log_show(log: Annotated[Path, typer.Argument(help="The run log.")] = BESIDE) -> None:
     """Show every step and the fidelity tier that follows from them."""
     from atlas_schema.documents.run_log import RunLog
+    from atlas_schema.errors import printable
     from atlas_schema.files import read_document
     from atlas_schema.protocol.fidelity import fidelity
     from atlas_schema.protocol.sequence import parties
-    from atlas_schema.reports.text import printable
 
     found = read_document(log, RunLog, "run log")
     for step in found.steps:
@@ -40,11 +40,11 @@ def log_check(
 ) -> None:
     """Check chain, order, actors, isolation and stimuli of a log. Exit code 1 where something does not hold."""
     from atlas_schema.documents.run_log import RunLog
+    from atlas_schema.errors import printable
     from atlas_schema.files import read_document
     from atlas_schema.protocol.fidelity import fidelity
     from atlas_schema.protocol.log import chain_faults
     from atlas_schema.protocol.sequence import protocol_faults
-    from atlas_schema.reports.text import printable
 
     found = read_document(log, RunLog, "run log")
     lines = [
@@ -185,8 +185,8 @@ def judge(
 ) -> None:
     """Ask a person to fill one judgement field, and record who, when and on what basis."""
     from atlas_schema.cli.person import ask, confirm, require_person
+    from atlas_schema.errors import printable
     from atlas_schema.protocol.filling import choose, fill, open_document, require_blank, require_judgeable_log
-    from atlas_schema.reports.text import printable
 
     document = open_document(file)
     if not field:

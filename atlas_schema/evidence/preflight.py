@@ -262,7 +262,7 @@ def _shape(kind: pa.DataType) -> tuple[object, ...]:
 
 def _is_text(kind: pa.DataType) -> bool:
     """Texts are read as they are, or as numbers into a dictionary of them."""
-    return pa.types.is_string(kind.value_type if pa.types.is_dictionary(kind) else kind)
+    return bool(pa.types.is_string(kind.value_type if pa.types.is_dictionary(kind) else kind))
 
 
 def _short(text: str) -> str:

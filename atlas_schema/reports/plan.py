@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from atlas_schema.reports.text import printable
+from atlas_schema.errors import printable
 from atlas_schema.study.sizing import Aims, Line, SizePlan
 
 

@@ -53,7 +53,9 @@ def parse(name: str, raw: bytes, expected_kind: str | None, report: Report) -> P
     except ValidationError as error:
         # Models and schema.json accept the same documents, which tests hold; the schema says better what is wrong.
         first = error.errors()[0]
-        for path, message in schema_errors(value, kind)[:20] or [(tuple(first["loc"]), first["msg"])]:
-            shape.report(Problem("ATL-S001", message[:300], document=name, path=path, position=position(raw, path),
+        wrong = schema_errors(value, kind)[:20] or [(tuple(first["loc"]), first["msg"])]
+        places = positions(raw, [path for path, _ in wrong])
+        for path, message in wrong:
+            shape.report(Problem("ATL-S001", message[:300], document=name, path=path, position=places.get(path),
                                  where=pointer(path), todo=f"atlas schema {kind} prints the shape"))  # fmt: skip
         return None

@@ -392,7 +392,7 @@ def _reproduce(
     result = report.channel(Channel.REPRODUCTION)
     try:
         reproduction.check_runs(receipt, examined.evidence, plan, contract, result)
-    except RowsError as error:
+    except EvidenceError as error:
         _inadmissible(error, report)
         return None
     result.absorb(examined.physics)

@@ -12,8 +12,8 @@ from atlas_schema.verify.outcome import Channel, Status
 from atlas_schema.verify.verifier import Options, verify
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from benchmarks.run import in_process, study  # noqa: E402
-from benchmarks.world import Size  # noqa: E402
+from benchmarks.run import in_process, study
+from benchmarks.world import Size
 
 QUICK = Size(windows=60, d=64, experts=16, top_k=4, positions=2, tokens=24, evaluated=2, overlap_pairs=3)
 
