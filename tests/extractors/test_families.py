@@ -305,3 +305,21 @@ def test_a_limit_that_drops_no_group_is_none(changes: dict[str, Any]) -> None:
     assert routing.group_margin is None
     assert torch.equal(routing.selection, routing.dispatch)
     assert live.row.score_space == "sigmoid+bias"
+
+
+def test_the_documented_families_are_those_with_a_row() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "technician.md").read_text(encoding="utf-8")
+    table = text.split("## Families")[1].split("\n## ")[0]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| `")]
+    lines = cells[1:]
+    assert {line[0].strip("`") for line in lines} == set(FAMILIES)
+    for name, dispatch, groups, weights, block, _ in lines:
+        row = FAMILIES[name.strip("`")]
+        assert dispatch.startswith("logits") == row.monotone
+        assert (groups == "none") == (row.group_mode is GroupMode.NONE)
+        assert weights.startswith(row.activation.value)
+        assert ("scaled" in weights, "configuration" in weights) == (
+            bool(row.weight_scale),
+            isinstance(row.renormalise, str),
+        )
+        assert ("shared" in block, "sigmoid" in block) == (row.shared is not None, row.shared_gate is not None)
