@@ -98,8 +98,23 @@ def _require_equal(connection: duckdb.DuckDBPyConnection, table: str, limits: Li
     for kind in ("column", "constraint", "table"):
         found, wanted = (_entries(connection, kind, side, limits, table) for side in ("submitted", "declared"))
         if found != wanted:
-            missing, extra = sorted({e[1] for e in wanted - found}), sorted({e[1] for e in found - wanted})
-            raise _undeclared(f"{kind}s of table {table}", missing, extra)
+            expected, present = _differing(dict(wanted - found), dict(found - wanted))
+            raise _undeclared(f"{kind}s of table {table}", expected, present)
+
+
+def _differing(wanted: dict[str, str], found: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Say of each entry that differs only what differs; of one that stands on one side only, what it is."""
+
+    def said(own: dict[str, str], other: dict[str, str]) -> list[str]:
+        lines = []
+        for name in sorted(own):
+            mine, theirs = json.loads(own[name]), json.loads(other.get(name, "{}"))
+            apart = {k: v for k, v in mine.items() if k in theirs and theirs[k] != v}
+            shown = apart or {k: mine[k] for k in ("constraint_text", "data_type") if mine.get(k)}
+            lines.append(f"{name} ({', '.join(f'{k} {json.dumps(v)}' for k, v in shown.items())})")
+        return lines
+
+    return said(wanted, found), said(found, wanted)
 
 
 def _undeclared(what: str, missing: list[str], extra: list[str]) -> EvidenceError:

@@ -61,10 +61,12 @@ def main() -> int:
         result["expected"] = f"at most {limits.worker_memory} bytes"
     except (duckdb.Error, pa.ArrowException, ValueError, OverflowError) as error:
         result = _refusal("The DuckDB file cannot be read.", error)
-    except OSError as error:  # a full disk is not the file's fault; a file that outgrows its bound is
+    except OSError as error:
+        # Arrow passes on what DuckDB says while it streams as an OSError without a number. A full disk has one, and is
+        # not the file's fault; a file that outgrows its bound has one too, and is.
         result = _refusal("The tables of the DuckDB file cannot be taken out.", error)
-        if error.errno != errno.EFBIG and "File too large" not in str(error):
-            result["system"] = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno is not None and error.errno != errno.EFBIG:
+            result["system"] = os.strerror(error.errno)
     text = json.dumps({name: value[:2000].encode("utf-8", "replace").decode() for name, value in result.items()})
     (folder / "result.json").write_text(text, encoding="utf-8")
     sys.stdout.flush()
