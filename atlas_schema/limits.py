@@ -31,7 +31,7 @@ class Limits:
     group_rows: int = _bound(8 * 2**20, "rows", "one Parquet row group; one run and layer")
     row_group_bytes: int = _bound(2**30, "bytes", "decoded size of one Parquet row group; of one run and layer")
     kept_bytes: int = _bound(64 * 2**20, "bytes", "decoded rows of a bundle that are kept for the next check")
-    list_values: int = _bound(16_384, "values", "one list of variable size in a row")
+    list_values: int = _bound(262_144, "values", "one list of variable size in a row")
     text_bytes: int = _bound(2**20, "bytes", "one text in a row")
     dimension: int = _bound(1_048_576, "values", "hidden size, experts, active experts, sampled positions, each")
     router_values: int = _bound(16 * 2**20, "values", "hidden size times experts")

@@ -44,6 +44,10 @@ GROUP_BYTES = 2 * 2**20
 """Decoded bytes of the widest table per row group of an export: what reading holds per partition side by side."""
 
 
+CODABLE = frozenset({"PLAIN", "RLE", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "BIT_PACKED"})
+"""Encodings of texts that pyarrow decodes into a dictionary."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """Rows of one partition inside a row group: ``[start, stop)``, or scattered (``rows``). ``first`` and ``last`` window."""
@@ -206,8 +210,12 @@ def _coded(table: str, spec: TableSpec, column: pa.ChunkedArray) -> tuple[Array,
 
 
 def _coding(stream: BinaryIO, file: pq.ParquetFile) -> pq.ParquetFile:
-    """Return another reader of the same open file, which keeps texts as numbers into a dictionary."""
-    texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
+    """Return another reader of the same open file, which keeps texts as numbers into a dictionary where it can."""
+    groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
+    texts = [
+        field.name for at, field in enumerate(file.schema_arrow)
+        if pa.types.is_string(field.type) and all(CODABLE.issuperset(g.column(at).encodings) for g in groups)
+    ]  # fmt: skip
     return pq.ParquetFile(stream, metadata=file.metadata, read_dictionary=texts)
 
 

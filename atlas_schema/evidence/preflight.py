@@ -107,7 +107,8 @@ def dims_of(folder: Path, schemas: dict[str, pa.Schema], limits: Limits) -> Dims
 def preflight(shown: Path, spec: TableSpec, file: pq.ParquetFile, stream: BinaryIO, dims: Dims, limits: Limits) -> None:
     """Hold footer and page headers of one file to the declared table, to each other and to the limits."""
     expected = spec.arrow_schema(dims)
-    if not same_types(file.schema_arrow, expected) or file.metadata.num_columns != len(spec.columns):
+    coded = any(pa.types.is_dictionary(kind) for kind in file.schema_arrow.types)
+    if coded or not same_types(file.schema_arrow, expected) or file.metadata.num_columns != len(spec.columns):
         raise EvidenceError("This table does not have the declared columns.", where=str(shown),
                             expected=describe(expected), found=_short(describe(file.schema_arrow)))  # fmt: skip
     metadata = file.metadata

@@ -22,6 +22,8 @@ DUCKDB: dict[str, str] = {
     "str": "VARCHAR", "u8": "UTINYINT", "u16": "USMALLINT", "u32": "UINTEGER",
     "f32": "FLOAT", "f64": "DOUBLE", "bool": "BOOLEAN",
 }  # fmt: skip
+DUCKDB_ARRAY = 100_000
+"""DuckDB's longest ARRAY; a router map of more values is kept as a LIST, and read as a list of fixed size all the same."""
 WIDTH_BYTES: dict[str, int] = {"str": 4, "u8": 1, "u16": 2, "u32": 4, "f32": 4, "f64": 8, "bool": 1}
 
 
@@ -56,7 +58,8 @@ class ColumnSpec:
         return pa.list_(field) if self.shape == "*" else pa.list_(field, dims.of(self.shape))
 
     def duckdb_type(self, dims: Dims) -> str:
-        suffix = "" if self.shape == "" else "[]" if self.shape == "*" else f"[{dims.of(self.shape)}]"
+        width = dims.of(self.shape)
+        suffix = "" if self.shape == "" else "[]" if self.shape == "*" or width > DUCKDB_ARRAY else f"[{width}]"
         return DUCKDB[self.type] + suffix + ("" if self.nullable else " NOT NULL")
 
 
