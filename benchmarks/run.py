@@ -138,7 +138,9 @@ def rows(folder: Path, windows: int, repeats: int) -> list[tuple[str, str, str, 
     )
     cli = [sys.executable, "-m", "atlas_schema.cli.verify"]
     empty, shown = command([sys.executable, "-c", "pass"], 2 * repeats), command([*cli, "--help"], 2 * repeats)
-    smallest = command([*cli, str(DEMO / "receipt-preserved.json")], repeats)
+    demo = [*cli, str(DEMO / "receipt-preserved.json")]
+    believed = subprocess.run(demo, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    smallest = f"{command(demo, repeats).seconds:.2f} s" if believed else "not verified"
     ours, theirs = in_process("bootstrap", full, repeats), in_process("scipy", full, repeats)
 
     def against(m: Measured) -> str:
@@ -152,7 +154,7 @@ def rows(folder: Path, windows: int, repeats: int) -> list[tuple[str, str, str, 
          f"from {less.memory / 2**20:.0f} MiB at half"),
         ("`atlas-verify --help`", f"{1000 * (shown.seconds - empty.seconds):.0f} ms", "< 120 ms",
          f"beyond {1000 * empty.seconds:.0f} ms of `python -c pass`"),
-        ("smallest shipped receipt", f"{smallest.seconds:.2f} s", "< 0.5 s", "the demo's valid one, whole command"),
+        ("smallest shipped receipt", smallest, "< 0.5 s", "the demo's valid one, whole command"),
         ("bootstrap", f"{ours.seconds:.2f} s", "< 1 s", "10,000 resamples × 512 clusters × 64 cells"),
         ("`scipy.stats.bootstrap` over it", f"{64 * theirs.seconds / ours.seconds:.0f}×", "≥ 50×", f"a cell in {theirs.seconds:.2f} s, times 64"),
     ]  # fmt: skip
