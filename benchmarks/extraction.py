@@ -122,7 +122,7 @@ def extraction(base: Path, arm: Path, prereg: Path, evidence: Path) -> dict[str,
     """Seconds per batch of the base's and the arm's run."""
     watch = Stopwatch()
     extract(Request(prereg, base, {"arm": arm}, evidence, EXECUTION), watch)
-    return {run: watch.seconds[run] for run in ("base", "arm:arm")}
+    return {run: watch.seconds.get(run, []) for run in ("base", "arm:arm")}
 
 
 def child(*arguments: str) -> Any:
