@@ -35,6 +35,7 @@ from atlas_schema.evidence.bundle import ParquetBundle
 from atlas_schema.evidence.source import table_roots
 table_roots(ParquetBundle(folder / "evidence"))""",
     "verify": """
+import atlas_schema.cli.verify  # sets what the command sets
 from atlas_schema.verify.loading import load
 from atlas_schema.verify.outcome import Channel, Status
 from atlas_schema.verify.verifier import Options, verify
@@ -156,7 +157,7 @@ def rows(folder: Path, windows: int, repeats: int) -> list[tuple[str, str, str, 
          f"beyond {1000 * empty.seconds:.0f} ms of `python -c pass`"),
         ("smallest shipped receipt", smallest, "< 0.5 s", "the demo's valid one, whole command"),
         ("bootstrap", f"{ours.seconds:.2f} s", "< 1 s", "10,000 resamples × 512 clusters × 64 cells"),
-        ("`scipy.stats.bootstrap` over it", f"{64 * theirs.seconds / ours.seconds:.0f}×", "≥ 50×", f"a cell in {theirs.seconds:.2f} s, times 64"),
+        ("`scipy.stats.bootstrap` over it", f"{64 * theirs.seconds / ours.seconds:.0f}×", "≥ 50×", f"{theirs.seconds:.2f} s a cell, times 64"),
     ]  # fmt: skip
 
 

@@ -162,7 +162,9 @@ def _check_groups(state: Rows, stated: F64, rule: RouterRule, tolerances: Tolera
     strength = rule.group_scores(state["dispatch"])
     weakest = np.where(some, strength, np.inf).min(axis=1)
     strongest = np.where(some, -np.inf, strength).max(axis=1)
-    found = first_false("ATL-R021", "a dropped group is stronger than a kept one", state, weakest >= strongest, strength)
+    found = first_false(
+        "ATL-R021", "a dropped group is stronger than a kept one", state, weakest >= strongest, strength
+    )
     scale = tolerances.accumulation * tolerances.float32_unit * np.abs(strength).max(axis=1)
     return found + first_wrong(
         "ATL-R021", "the group margin is not that of the scores", state, stated, weakest - strongest, scale
