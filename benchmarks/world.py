@@ -110,7 +110,8 @@ class World:
         digests = [token_digest(t.tolist()) for t in self.tokens]
         self.positions = np.array([positions_for(d, size.tokens, size.positions, 1) for d in digests])
         self.windows = tuple(
-            Window(window_id=w, cluster_id=digest_bytes(f"document {i % size.clusters}".encode()), domain=f"domain{i % 4}", n_bytes=2 * size.tokens,
+            Window(window_id=w, cluster_id=digest_bytes(f"document {i % size.clusters}".encode()), domain=f"domain{i % 4}",
+                   n_bytes=2 * size.tokens,
                    split="evaluation" if i < size.evaluated else "probe", predicted_bytes=2 * (size.tokens - 1),
                    n_tokens=size.tokens, token_digest=d)
             for i, (w, d) in enumerate(zip(self.ids, digests, strict=True))
