@@ -35,6 +35,7 @@ from atlas_schema.evidence.bundle import ParquetBundle
 from atlas_schema.evidence.source import table_roots
 table_roots(ParquetBundle(folder / "evidence"))""",
     "verify": """
+import atlas_schema.cli.verify  # sets what the command sets
 from atlas_schema.verify.loading import load
 from atlas_schema.verify.outcome import Channel, Status
 from atlas_schema.verify.verifier import Options, verify

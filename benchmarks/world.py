@@ -50,7 +50,7 @@ FINGERPRINT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes of a world. ``windows`` fixes the amount of evidence; everything else is per window."""
+    """Sizes of a world. ``windows`` fixes the amount of evidence. They come from ``clusters`` documents, a multiple of 4."""
 
     windows: int
     d: int = 1024
@@ -61,6 +61,7 @@ class Size:
     inner: int = 4
     layers: tuple[int, ...] = (0, 1)
     overlap_pairs: int = 2
+    clusters: int = 400
     evaluated: int = 1
     seed: int = 1
 
@@ -109,7 +110,8 @@ class World:
         digests = [token_digest(t.tolist()) for t in self.tokens]
         self.positions = np.array([positions_for(d, size.tokens, size.positions, 1) for d in digests])
         self.windows = tuple(
-            Window(window_id=w, cluster_id=digest_bytes(w.encode()), domain=f"domain{i % 4}", n_bytes=2 * size.tokens,
+            Window(window_id=w, cluster_id=digest_bytes(f"document {i % size.clusters}".encode()), domain=f"domain{i % 4}",
+                   n_bytes=2 * size.tokens,
                    split="evaluation" if i < size.evaluated else "probe", predicted_bytes=2 * (size.tokens - 1),
                    n_tokens=size.tokens, token_digest=d)
             for i, (w, d) in enumerate(zip(self.ids, digests, strict=True))

@@ -20,6 +20,10 @@ from atlas_schema.verify.outcome import PROFILES, Code, Report, exit_code
 if TYPE_CHECKING:
     from atlas_schema.verify.verifier import Options
 
+# Before NumPy is loaded: products here are too small to share out, and processors are busy decoding and hashing meanwhile.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 EPILOG = (
     "Exit codes: 0 VERIFIED (or CONSISTENT), 1 NOT_PRESERVED, 2 USAGE, 3 INADMISSIBLE, 4 TAMPERED, 5 DIVERGED, "
     "6 UNPROVEN, 70 INTERNAL, 130 interrupted."
