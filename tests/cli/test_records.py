@@ -272,7 +272,8 @@ def test_odd_raw_output_ends_with_its_line(place: Path, atlas_command: Command) 
 def test_the_vocabulary_is_listed_shown_and_checked(atlas_command: Command) -> None:
     listed = atlas_command("vocab", "list").out
     assert [i for i in load_vocabulary().terms if i not in listed] == []
-    for term in load_vocabulary().terms.values():
+    # A quarter of them: each call starts an interpreter.
+    for term in list(load_vocabulary().terms.values())[::4]:
         shown = atlas_command("vocab", "show", term.id)
         assert shown.code == 0
         assert all(c.id in shown.out for c in term.conventions)

@@ -61,7 +61,13 @@ def test_a_study_gives_exactly_the_expected_rows(make_study: MakeStudy, folders:
     assert [step.step for step in log.steps] == ["declare"] + ["extract"] * 8
     assert log.steps[-1].outputs[0].name == "evidence", "the root of the whole evidence, once it is complete"
     assert [step.outputs[0].name for step in log.steps[1:3]] == ["base", "null:batch"]
-    assert len({process for step in log.steps for process in processes(step)}) == 7, "a fresh process for every run"
+
+
+def test_every_run_names_a_process_of_its_own(make_study: MakeStudy, folders: Folders) -> None:
+    study = make_study(nuisances={"batch": "batch_size"})
+    extract(request(study, folders), Silent())
+    log = read_document(study.root / "run_log.json", RunLog, "run log")
+    assert len({process for step in log.steps for process in processes(step)}) == 4, "a fresh process for every run"
     assert protocol_faults(log.steps) == []
 
 

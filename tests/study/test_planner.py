@@ -88,19 +88,19 @@ def pilot(threshold: float, needed: float, damage: float = 0.1) -> tuple[PilotAr
 @pytest.mark.parametrize("jointly", [False, True])
 def test_a_plan_keeps_its_promise_in_studies_it_has_not_seen(jointly: bool) -> None:
     arm, domains = pilot(0.24, 0.8)
-    aims = Aims(power=0.8, jointly=jointly, least_items=50, studies=150)
+    aims = Aims(power=0.8, jointly=jointly, least_items=50, studies=60)
     plan = plan_sizes([arm], domains, RULE, aims)
     assert plan.kept
     assert plan.possible
-    fresh = [rehearse(g, domains, plan.clusters, RULE, 200, seed=1) for g in (arm.drift, arm.damage)]
-    scores = rehearse_scores(arm.scores, arm.needed, plan.items, RULE, 200, seed=1)
+    fresh = [rehearse(g, domains, plan.clusters, RULE, 80, seed=1) for g in (arm.drift, arm.damage)]
+    scores = rehearse_scores(arm.scores, arm.needed, plan.items, RULE, 80, seed=1)
     every = np.concatenate([*fresh, scores[:, None]], axis=1)
     # Two binomial errors of the plan's own rehearsal, three of this one.
-    allowed = 0.8 - 2 * math.sqrt(0.16 / 150) - 3 * math.sqrt(0.16 / 200)
+    allowed = 0.8 - 2 * math.sqrt(0.16 / 60) - 3 * math.sqrt(0.16 / 80)
     assert (every.mean(axis=0) >= allowed).all()
     assert not jointly or every.all(axis=1).mean() >= allowed
-    assert [line.power for line in plan.lines] == pytest.approx(every.mean(axis=0).tolist(), abs=0.15)
-    assert plan.joint["arm"] == pytest.approx(every.all(axis=1).mean(), abs=0.15)
+    assert [line.power for line in plan.lines] == pytest.approx(every.mean(axis=0).tolist(), abs=0.2)
+    assert plan.joint["arm"] == pytest.approx(every.all(axis=1).mean(), abs=0.2)
     # Drift keeps the pilot's proportions unless damage asks for more in a domain.
     assert plan.clusters["b"] >= plan.clusters["a"] * 1.2
 
@@ -108,7 +108,7 @@ def test_a_plan_keeps_its_promise_in_studies_it_has_not_seen(jointly: bool) -> N
 def test_a_joint_promise_asks_for_no_less_than_single_ones() -> None:
     arm, domains = pilot(0.24, 0.8)
     single, joint = (
-        plan_sizes([arm], domains, RULE, Aims(jointly=j, least_items=50, studies=60)) for j in (False, True)
+        plan_sizes([arm], domains, RULE, Aims(jointly=j, least_items=50, studies=30)) for j in (False, True)
     )
     assert sum(joint.clusters.values()) >= sum(single.clusters.values())
     assert joint.items >= single.items

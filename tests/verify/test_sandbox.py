@@ -268,7 +268,7 @@ def test_rows_by_repetition_are_refused_before_they_are_copied(database: Path) -
 
 
 def test_a_list_that_exhausts_memory_is_refused(database: Path) -> None:
-    changed(database, "INSERT INTO \"window\" SELECT 'zz', 'c', 'd', 's', 1, list_resize([]::UINTEGER[], 3000000, 0), "
+    changed(database, "INSERT INTO \"window\" SELECT 'zz', 'c', 'd', 's', 1, 1, list_resize([]::UINTEGER[], 3000000, 0), "
                       "positions FROM \"window\" LIMIT 1")  # fmt: skip
     assert database.stat().st_size < 30 * 2**20
     error = refused(database, replace(LIMITS, worker_memory=2 * 2**30))
