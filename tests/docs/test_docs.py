@@ -270,7 +270,9 @@ def test_every_definition_occurs_in_the_shipped_receipts(study: str) -> None:
     assert found
     for path in found:
         findings = json.loads(path.read_text(encoding="utf-8"))["findings"]
-        paired = set() if len(findings["arms"]) > 1 else {"success.matched/1"}  # one arm has no other to be matched with
+        paired = (
+            set() if len(findings["arms"]) > 1 else {"success.matched/1"}
+        )  # one arm has no other to be matched with
         assert ids_in(findings) == listed_definitions() - paired, path.name
 
 
