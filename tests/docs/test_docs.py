@@ -452,3 +452,9 @@ def test_links_resolve(page: Path) -> None:
 def test_json_examples_parse(page: Path) -> None:
     for block in re.findall(r"^```json\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL):
         assert json.loads(block), block
+
+
+def test_the_readme_shows_what_the_demo_prints() -> None:
+    block = next(b for b in re.findall(r"```text\n(.*?)```", text("README.md"), flags=re.DOTALL) if "VERIFIED (0)" in b)
+    printed = CliRunner().invoke(verify.app, ["--demo"]).output.splitlines()
+    assert [line for line in block.splitlines() if line and line not in printed] == []
