@@ -5,7 +5,7 @@ DEMO := .venv-demo
 PIP := -m pip --disable-pip-version-check -q
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-fast bench coverage fuzz lint types schema setup clean
+.PHONY: demo test test-pythons bench coverage fuzz lint types schema setup clean
 
 demo: $(DEMO)/installed  ## verify the shipped study's receipts against their evidence
 	@$(DEMO)/bin/python fixtures/scripts/show_study.py $(DEMO)/bin/atlas-verify
@@ -15,6 +15,17 @@ test: $(VENV)/installed lint types  ## lint, strict types, every test
 
 bench: $(VENV)/installed  ## measure verification on 500 MiB of generated evidence
 	$(VENV)/bin/python -m benchmarks.run
+
+# The same report on every Python that is here: the light core in an environment of its own, compared with .venv's.
+test-pythons: $(VENV)/installed
+	@for v in 3.12 3.13; do \
+	  for p in "$$(command -v python$$v)" "$$HOME"/.pyenv/versions/$$v*/bin/python; do \
+	    [ -n "$$p" ] && "$$p" -c "" 2>/dev/null && [ ! -e .venv-$$v ] && "$$p" -m venv .venv-$$v && .venv-$$v/bin/python $(PIP) install -c constraints.txt -e .; \
+	  done; \
+	  [ -e .venv-$$v ] || echo "no Python $$v here: its report is not compared"; \
+	done
+	ATLAS_PYTHON_3_12=$(CURDIR)/.venv-3.12/bin/python ATLAS_PYTHON_3_13=$(CURDIR)/.venv-3.13/bin/python \
+	  $(VENV)/bin/python -m pytest -rs tests/verify/test_same_everywhere.py
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -43,7 +54,7 @@ $(DEMO)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist
+	rm -rf $(VENV) $(DEMO) .venv-3.12 .venv-3.13 build dist
 
 fuzz: $(VENV)/installed  ## fuzz readers, digests and "change anything, must not verify": SECONDS=60 each
 	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[fuzz]"

@@ -29,7 +29,7 @@ from atlas_schema.vocabulary import load_vocabulary
 NO_ROWS = "the record cites no rows"
 _RULES = {"contradicted": "ATL-D040", "unlicensed": "ATL-D042", "undetermined": "ATL-D041"}
 """Rules of claims that are not supported, the worst first."""
-_TODO = {
+_ADVICE = {
     "contradicted": "withdraw the claim, or correct what was recorded",
     "undetermined": "read why; more digits, more data or another measurement may decide it",
     "unlicensed": "claim less, or measure more",
@@ -153,7 +153,7 @@ def _decide(record: Measurement, judged: list[ClaimResult], report: Report) -> N
     for i, found, line in sorted(ranked, key=lambda entry: list(_RULES).index(entry[2].outcome)):
         what = f"A claim is {line.outcome}{' by its own record' if line.outcome == 'contradicted' else ''}: {line.id}."
         result.report(Problem(_RULES[line.outcome], what, document="receipt", path=("claims", i, "says"), stated=found.claim.says,
-                              recomputed=line.because, todo=_TODO[line.outcome], unproven=line.outcome != "contradicted"))  # fmt: skip
+                              recomputed=line.because, todo=_ADVICE[line.outcome], unproven=line.outcome != "contradicted"))  # fmt: skip
     faults = list(licence_faults(record))
     _record(result, faults)
     counts = Counter(line.outcome for line in report.claims) + Counter(unlicensed=len(faults))

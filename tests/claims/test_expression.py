@@ -197,9 +197,11 @@ def test_reading_alone_refuses_what_cannot_be_read(text: str) -> None:
 @given(st.text("x[a],()+-*/.19 maxsteplogy", max_size=40))
 def test_any_text_gives_a_value_or_an_error_for_people(text: str) -> None:
     try:
-        evaluate(text, scope())
-    except (ClaimError, NoIntervalError):
+        found = evaluate(text, scope())
+    except (ClaimError, NoIntervalError) as error:
+        assert str(error)
         return
+    assert all(one.lower <= one.upper for one in ([found] if isinstance(found, Interval) else found.values()))
 
 
 def test_functions_are_closed() -> None:

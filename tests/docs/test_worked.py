@@ -106,8 +106,10 @@ def write_raw(folder: Path) -> None:
 
 
 def test_the_vocabularys_example_is_what_happens(tmp_path: Path) -> None:
-    for command, shown in steps(fenced("vocabulary.md", "console")):
-        compare(tmp_path, command, shown)
+    shown = list(steps(fenced("vocabulary.md", "console")))
+    assert shown
+    for command, printed in shown:
+        compare(tmp_path, command, printed)
 
 
 def test_the_vocabularys_python_runs() -> None:

@@ -96,7 +96,11 @@ def test_the_schema_is_a_valid_schema_of_draft_2020_12() -> None:
 
 @EVERY_KIND
 def test_the_schema_of_one_kind_is_a_valid_schema(kind: str) -> None:
-    Draft202012Validator.check_schema(schema_of(kind))
+    schema = schema_of(kind)
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    assert validator.is_valid(example(kind))
+    assert not validator.is_valid({**example(kind), "kind": "another"})
 
 
 def test_an_unknown_kind_is_refused() -> None:

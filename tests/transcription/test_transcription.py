@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
@@ -232,8 +231,12 @@ def test_a_long_line_is_refused() -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_break_the_reader(junk: bytes) -> None:
     for data in (junk, lines(RUN) + junk, lines(RUN, ONE) + junk):
-        with contextlib.suppress(RawError):
-            parse_raw(data, "raw.jsonl")
+        try:
+            parsed = parse_raw(data, "raw.jsonl")
+        except RawError as error:
+            assert "raw.jsonl" in error.where
+        else:
+            assert parsed == parse_raw(data, "raw.jsonl")
 
 
 scalars = (
@@ -246,8 +249,12 @@ json_values = numbers | nested
 
 @given(st.sampled_from(sorted(ONE)), json_values)
 def test_no_value_of_any_field_breaks_the_draft(field: str, value: Any) -> None:
-    with contextlib.suppress(RawError):
-        drafted(RUN, {**ONE, field: value})
+    try:
+        draft = drafted(RUN, {**ONE, field: value})
+    except RawError as error:
+        assert "line 2" in error.where
+    else:
+        assert Measurement.model_validate_json(draft.model_dump_json()) == draft
 
 
 # --- the log --------------------------------------------------------------------------------------------------------

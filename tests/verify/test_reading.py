@@ -216,7 +216,7 @@ def test_arbitrary_bytes_give_a_value_or_a_document_error(raw: bytes) -> None:
         value = read_json(raw)
     except DocumentError:
         return
-    json.dumps(value, allow_nan=False)
+    assert read_json(json.dumps(value, allow_nan=False).encode()) == value
 
 
 @settings(max_examples=200)
@@ -236,10 +236,13 @@ def test_damaged_documents_give_a_value_or_a_document_error(data: st.DataObject,
     raw = json.dumps(value).encode()
     at = data.draw(st.integers(0, len(raw)))
     cut = data.draw(st.integers(0, 3))
+    damaged = raw[:at] + noise + raw[at + cut :]
     try:
-        read_json(raw[:at] + noise + raw[at + cut :])
-    except DocumentError:
+        read = read_json(damaged)
+    except DocumentError as error:
+        assert error.what
         return
+    assert read == json.loads(damaged)
 
 
 # --- positions ----------------------------------------------------------------------------------------------------

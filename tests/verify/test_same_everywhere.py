@@ -75,7 +75,9 @@ def interpreter(version: str) -> str | None:
         path = shutil.which(candidate) if candidate else None
         if path is None:
             continue
-        probe = "import sys, numpy, pyarrow, pydantic, scipy, rfc8785, jsonschema, typer; print('%d.%d' % sys.version_info[:2])"
+        probe = (
+            "import sys, numpy, pyarrow, pydantic, rfc8785, jsonschema, typer; print('%d.%d' % sys.version_info[:2])"
+        )
         done = subprocess.run([path, "-c", probe], capture_output=True, text=True, timeout=120, check=False)
         if done.returncode == 0 and done.stdout.strip() == version:
             return path
