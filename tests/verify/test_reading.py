@@ -239,8 +239,7 @@ def test_damaged_documents_give_a_value_or_a_document_error(data: st.DataObject,
     damaged = raw[:at] + noise + raw[at + cut :]
     try:
         read = read_json(damaged)
-    except DocumentError as error:
-        assert error.what
+    except DocumentError:
         return
     assert read == json.loads(damaged)
 
