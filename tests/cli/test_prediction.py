@@ -106,29 +106,17 @@ def test_the_json_report_lists_claims(terminal: Terminal) -> None:
 
 
 def test_rows_are_read_from_a_folder(terminal: Terminal, tmp_path: Path) -> None:
-    from verify.record_defects import LOSSES, bound
+    from verify.record_defects import LOSSES, bound, rows_of
 
     from atlas_schema.evidence.measured import write_measured
 
-    rows = [
-        {
-            "measurement_id": "tiny-coupling",
-            "series": "losses",
-            "index": i,
-            "window_id": None,
-            "layer": None,
-            "head": None,
-            "value": v,
-        }
-        for i, v in enumerate(LOSSES)
-    ]
-    write_measured(rows, tmp_path / "evidence")
+    write_measured(rows_of(LOSSES), tmp_path / "evidence")
     (tmp_path / "m.json").write_text(json.dumps(bound()), encoding="utf-8")
     assert terminal("atlas-verify", "m.json", "--require", "supported")[0] == 0
     (tmp_path / "evidence").rename(tmp_path / "rows")
     assert terminal("atlas-verify", "m.json", "--require", "supported")[0] == 6
     assert terminal("atlas-verify", "m.json", "--require", "supported", "--evidence", "rows")[0] == 0
-    write_measured([{**rows[0], "value": 1.0}], tmp_path / "other")
+    write_measured(rows_of([1.0]), tmp_path / "other")
     assert terminal("atlas-verify", "m.json", "--evidence", "other")[0] == 4
     (tmp_path / "other" / "extra").touch()
     assert terminal("atlas-verify", "m.json", "--evidence", "other")[0] == 4

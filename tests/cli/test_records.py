@@ -6,15 +6,14 @@ What asks a person is run at a pseudo-terminal, in a process of its own: there i
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cli.commands import Command, Ended
+from cli.commands import Command
+from cli.terminal import at_terminal
 from transcription.test_transcription import ONE, RUN, TWO, lines
 
 from atlas_schema.canonical import digest_bytes
@@ -26,23 +25,6 @@ from atlas_schema.files import read_document
 from atlas_schema.vocabulary import load_vocabulary
 
 STIMULUS = b"What is the capital?\nAnd now?\n"
-
-
-def at_terminal(folder: Path, answers: list[str], *args: str) -> Ended:
-    """Run ``atlas`` at a pseudo-terminal and type the answers."""
-    parent, child = pty.openpty()
-    command = [sys.executable, "-m", "atlas_schema.cli.atlas", *args]
-    process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, cwd=folder, close_fds=True)
-    os.close(child)
-    os.write(parent, "".join(f"{answer}\n" for answer in answers).encode())
-    shown = b""
-    try:
-        while part := os.read(parent, 4096):
-            shown += part
-    except OSError:
-        pass  # Linux says so when the other end is closed
-    os.close(parent)
-    return Ended(process.wait(60), shown.decode().replace("\r\n", "\n"), "")
 
 
 @pytest.fixture

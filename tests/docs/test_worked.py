@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import shlex
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cli.terminal import at_terminal
 
 from atlas_schema.protocol.sequence import MAY
 from atlas_schema.transcription.raw import RawOutput, RawRun
@@ -47,25 +45,7 @@ def plain(text: str) -> str:
 
 def run(folder: Path, command: str, answers: list[str]) -> str:
     """Run a command at a pseudo-terminal that does not echo, and return what it printed."""
-    parent, child = pty.openpty()
-    modes = termios.tcgetattr(child)
-    modes[3] &= ~termios.ECHO
-    termios.tcsetattr(child, termios.TCSANOW, modes)
-    words = [sys.executable, "-m", "atlas_schema.cli.atlas", *shlex.split(command)[1:]]
-    process = subprocess.Popen(
-        words, stdin=child, stdout=child, stderr=child, cwd=folder, close_fds=True, env={**os.environ, "COLUMNS": "200"}
-    )
-    os.close(child)
-    os.write(parent, "".join(f"{answer}\n" for answer in answers).encode())
-    shown = b""
-    try:
-        while part := os.read(parent, 65536):
-            shown += part
-    except OSError:
-        pass  # Linux says so when the other end is closed
-    os.close(parent)
-    process.wait(60)
-    return shown.decode().replace("\r\n", "\n")
+    return at_terminal(folder, answers, *shlex.split(command)[1:], echo=False).out
 
 
 def compare(folder: Path, command: str, shown: list[str]) -> None:

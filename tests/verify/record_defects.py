@@ -52,22 +52,18 @@ def foreseen(change: Change, *given: Json) -> Report:
 LOSSES = [12.0, 13.5, 15.7]
 
 
+def rows_of(values: list[float]) -> list[Json]:
+    """Return rows of the series ``losses`` of the test's record."""
+    nowhere = {"window_id": None, "layer": None, "head": None}
+    return [{"measurement_id": "tiny-coupling", "series": "losses", "index": i, **nowhere, "value": v}
+            for i, v in enumerate(values)]  # fmt: skip
+
+
 @cache
 def measured(extra: float | None = None) -> Rows:
     """Return the rows behind the first perplexity."""
     values = LOSSES if extra is None else [*LOSSES, extra]
-    rows = [
-        {
-            "measurement_id": "tiny-coupling",
-            "series": "losses",
-            "index": i,
-            "window_id": None,
-            "layer": None,
-            "head": None,
-            "value": v,
-        }
-        for i, v in enumerate(values)
-    ]
+    rows = rows_of(values)
     return from_arrow(TABLE, DIMS, pa.Table.from_pylist(rows, schema=TABLE.arrow_schema(DIMS)))
 
 
