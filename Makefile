@@ -38,7 +38,7 @@ schema: $(VENV)/installed  ## regenerate schema.json and its shipped copy
 	$(VENV)/bin/python -c "from pathlib import Path; from atlas_schema.documents.schema import schema_bytes as b; [Path(p).write_bytes(b()) for p in ('schema.json', 'contracts/atlas_contracts/schema.json')]"
 
 coverage: $(VENV)/installed  ## simulate how often the bounds miss, into docs/coverage.md
-	$(VENV)/bin/python benchmarks/coverage.py --write docs/coverage.md
+	$(VENV)/bin/python -m benchmarks.coverage --write docs/coverage.md
 
 setup: $(VENV)/installed
 

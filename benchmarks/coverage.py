@@ -1,6 +1,6 @@
 """How often the bounds miss a truth that is known, case by case. Writes the table of `docs/coverage.md`.
 
-    python benchmarks/coverage.py [--studies N] [--write FILE]
+    python -m benchmarks.coverage [--studies N] [--write FILE]
 
 Every case draws many studies from a population of known ratio, gives each to the same `family` that receipts use, with the
 parameters of the built-in contract, and counts how often a bound lies on the wrong side of the truth.
@@ -23,6 +23,7 @@ from atlas_schema.documents.contract import Bootstrap
 from atlas_schema.measures.bootstrap import Strata
 from atlas_schema.measures.intervals import Interval, Resampler, Statistic, family, score_interval
 from atlas_schema.study.contracts import load_contract
+from benchmarks.page import write_section
 
 F64 = npt.NDArray[np.float64]
 Rng = np.random.Generator
@@ -209,7 +210,7 @@ def table(found: list[Row]) -> str:
     return "\n".join(lines)
 
 
-MARKS = ("<!-- made by benchmarks/coverage.py -->", "<!-- end -->")
+SECTION = "benchmarks/coverage.py"
 
 
 def main() -> None:
@@ -225,9 +226,7 @@ def main() -> None:
     if given.write is None:
         print(table(found))
         return
-    page = given.write.read_text(encoding="utf-8")
-    head, rest = page.split(MARKS[0])
-    given.write.write_text(f"{head}{MARKS[0]}\n{table(found)}\n{MARKS[1]}{rest.split(MARKS[1])[1]}", encoding="utf-8")
+    write_section(given.write, SECTION, table(found))
 
 
 if __name__ == "__main__":

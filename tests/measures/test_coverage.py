@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from benchmarks import coverage
+from benchmarks.page import section
+
 ROOT = Path(__file__).parents[2]
 STUDIES, RESAMPLES = 400, 400
-
-
-@pytest.fixture(scope="module")
-def coverage() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_coverage", ROOT / "benchmarks" / "coverage.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 # Limits of the shares of misses in percent, about four binomial errors around what the page states.
@@ -40,7 +29,7 @@ LIMITS = [
 
 @pytest.mark.parametrize(("name", "clusters", "upper", "lower"), LIMITS)
 def test_bounds_miss_about_as_often_as_the_page_says(
-    coverage: ModuleType, name: str, clusters: int, upper: tuple[float, float], lower: tuple[float, float]
+    name: str, clusters: int, upper: tuple[float, float], lower: tuple[float, float]
 ) -> None:
     case = next(c for c in coverage.CASES if c.name == name)
     row = coverage.observe(case, clusters, STUDIES, RESAMPLES)
@@ -49,7 +38,7 @@ def test_bounds_miss_about_as_often_as_the_page_says(
     assert row.nothing == 0
 
 
-def test_simultaneous_bounds_of_a_family_miss_no_more_than_stated(coverage: ModuleType) -> None:
+def test_simultaneous_bounds_of_a_family_miss_no_more_than_stated() -> None:
     case = next(c for c in coverage.CASES if c.cells > 1)
     row = coverage.observe(case, 50, 300, RESAMPLES)
     assert row.simultaneous is not None
@@ -57,16 +46,15 @@ def test_simultaneous_bounds_of_a_family_miss_no_more_than_stated(coverage: Modu
 
 
 @pytest.mark.parametrize(("share", "items"), [(0.85, 100), (0.99, 500)])
-def test_bounds_of_scores_hold(coverage: ModuleType, share: float, items: int) -> None:
+def test_bounds_of_scores_hold(share: float, items: int) -> None:
     row = coverage.observe_score(share, items, STUDIES, RESAMPLES)
     assert row.upper <= 0.06
     assert row.lower <= 0.06
     assert row.upper + row.lower > 0
 
 
-def test_the_page_has_the_rows_of_the_script(coverage: ModuleType) -> None:
-    page = (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
-    table = page.split(coverage.MARKS[0])[1].split(coverage.MARKS[1])[0]
+def test_the_page_has_the_rows_of_the_script() -> None:
+    table = section(ROOT / "docs" / "coverage.md", coverage.SECTION)
     stated = [re.split(r" *\| *", line)[1:3] for line in table.splitlines() if line.startswith("|")][2:]
     expected = [[c.name, str(n)] for c in coverage.CASES for n in c.sizes]
     expected += [[f"score, {share:.0%} of items solved", str(items)] for share, items in coverage.SCORES]

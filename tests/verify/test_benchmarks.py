@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,6 @@ import pytest
 from atlas_schema.verify.loading import load
 from atlas_schema.verify.outcome import Channel, Status
 from atlas_schema.verify.verifier import Options, verify
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.run import in_process, study
 from benchmarks.world import Size
 
