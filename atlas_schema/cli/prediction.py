@@ -30,7 +30,7 @@ def list_predictions() -> None:
 @prediction.command()
 def show(name: Named) -> None:
     """Say what a prediction states, what it needs, and when it would be wrong."""
-    from atlas_schema.claims.settle import expressions
+    from atlas_schema.claims.vacuous import expressions
 
     made = _load(name)
     lines = [

@@ -55,7 +55,7 @@ def check_familiar(contract: Contract, built_in: Mapping[str, Contract], result:
 
 
 def check_preregistration(plan: Preregistration, contract: Contract, result: ChannelResult) -> None:
-    """Check the plan against itself and what the contract admits (C003, C008, C012)."""
+    """Check the plan against itself and what the contract admits (C003, C008, C012, C160)."""
     result.check(3)
     cited = digest_of(contract)
     if plan.contract.id != contract.id or plan.contract.digest != cited:
@@ -66,6 +66,10 @@ def check_preregistration(plan: Preregistration, contract: Contract, result: Cha
         result.report(
             Problem("ATL-C008", what, document="preregistration", path=path, stated=stated, recomputed=expected)
         )
+    if plan.task.target <= plan.task.tolerance:
+        result.report(Problem("ATL-C160", "Any score reaches the task's target.", document="preregistration",
+                              path=("task", "target"), stated=str(plan.task.target), recomputed=f"above {plan.task.tolerance}, its tolerance",
+                              todo="a study that asks for no success shows no matched success: ask for a plan that does"))  # fmt: skip
     clusters = {w.cluster_id for w in plan.windows}
     shared = sorted(clusters & set(plan.pilot.clusters)) if plan.pilot else []
     if shared:

@@ -19,6 +19,7 @@ from atlas_schema.claims.record import (
     statement_faults,
 )
 from atlas_schema.claims.settle import declared_digest, outcome_faults, prediction_faults, record_digest
+from atlas_schema.claims.vacuous import vacuous_claims
 from atlas_schema.documents.measurement import Measurement
 from atlas_schema.documents.prediction import Prediction
 from atlas_schema.errors import EvidenceError
@@ -50,7 +51,7 @@ def verify_measurement(
     contract = report.channel(Channel.CONTRACT)
     contract.check(len(record.series) + sum(len(s.values) for s in record.series) + len(record.claims))
     judged = judge_claims(record)
-    _record(contract, (*record_faults(record, load_vocabulary()), *statement_faults(judged)))
+    _record(contract, (*record_faults(record, load_vocabulary()), *statement_faults(judged), *vacuous_claims(record)))
     if contract.status is Status.FAILED:
         return
     # 2. Binding and reproduction: the rows that its values cite.

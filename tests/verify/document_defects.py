@@ -452,6 +452,11 @@ def wide_tolerance() -> Report:
     return forged(study().with_preregistration({"damage_tolerance_nats": 0.5}))
 
 
+@defect("C160", "The plan asks for a success that a score of zero reaches.", Code.INADMISSIBLE)
+def target_that_nothing_misses() -> Report:
+    return forged(study().with_preregistration({"task": {"target": 0.05, "tolerance": 0.05}}))
+
+
 @defect("C008", "The expected rows were reduced to what was extracted.", Code.INADMISSIBLE)
 def expected_rows_edited() -> Report:
     expected = study().preregistration.expected_rows.state
