@@ -305,7 +305,11 @@ def rule_beyond_deciding() -> Report:
 
 @defect("C161", "One of a prediction's alternatives is true of any numbers.", Code.INADMISSIBLE)
 def clause_that_always_holds() -> Report:
-    always = {"id": "always", "says": "what we foresaw", "statement": {"operator": "less_than", "left": "0", "right": "1"}}
+    always = {
+        "id": "always",
+        "says": "what we foresaw",
+        "statement": {"operator": "less_than", "left": "0", "right": "1"},
+    }
     return foreseen(lambda p: p["rule"].update(combine="any", clauses=[*p["rule"]["clauses"], always]))
 
 

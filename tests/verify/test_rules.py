@@ -155,11 +155,25 @@ def test_other_documents_are_consistent_never_verified(kind: str) -> None:
     document = as_json(getattr(study(), kind))
     report = verified(study(), document, Options(profile="offline"))
     assert not report.decides
-    if kind == "preregistration":  # its contract is not a built-in one
-        assert exit_code(report) is Code.UNPROVEN
-    else:
-        assert exit_code(report) is Code.VERIFIED
+    assert (exit_code(report), headline(report)) == (Code.VERIFIED, "CONSISTENT")
     assert exit_code(verified(study(), document, Options(profile="offline", pin=OTHER))) is not Code.VERIFIED
+
+
+def test_a_plan_is_held_to_the_contract_that_the_reviewer_gives() -> None:
+    plan, offline = as_json(study().preregistration), Options(profile="offline")
+    other = encoded({**as_json(study().contract), "id": "another-one"})
+    assert exit_code(verified(study(), plan, offline)) is Code.VERIFIED
+    assert exit_code(verified(study(), plan, offline, contract=other)) is Code.INADMISSIBLE
+    assert exit_code(verified(study(), plan, offline, contract=None)) is Code.UNPROVEN  # it is not a built-in one
+
+
+def test_a_profile_reports_no_channel_that_it_does_not_ask_about() -> None:
+    """Nobody reads CONSISTENT above a line that says FAILED."""
+    odd = as_json(study().contract)
+    odd["channels"][0]["definition"] = "drift.nonsense/9"
+    report = verified(study(), odd, Options(profile="schema"))
+    assert (exit_code(report), set(report.channels)) == (Code.VERIFIED, {Channel.ADMISSION, Channel.SCHEMA})
+    assert exit_code(verified(study(), odd, Options(profile="offline"))) is Code.INADMISSIBLE
 
 
 @pytest.mark.parametrize("kind", ["contract", "preregistration", "run_log"])
