@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from atlas_schema.canonical import digest_document
 from atlas_schema.documents.base import Document
@@ -190,12 +190,15 @@ def _check_history(receipt: Receipt, plan: Preregistration, log: RunLog, digest:
                               todo="the evidence was changed after extraction, or the log is of another study"))  # fmt: skip
 
 
-def repeated_extractions(log: RunLog) -> tuple[str, ...]:
-    """Return the runs that the log shows extracted more than once with different models or settings."""
+def repeated_extractions(log: RunLog, runs: Collection[str]) -> tuple[str, ...]:
+    """Return the planned ``runs`` that the log shows extracted more than once, with different models or settings.
+
+    Names are given by who wrote the log; those that are no planned run would be free text in a report.
+    """
     seen: dict[str, set[str]] = {}
     for step in log.steps:
         for artefact in step.outputs if step.step == "extract" else ():
-            if artefact.name != "evidence":
+            if artefact.name in runs:
                 seen.setdefault(artefact.name, set()).add(artefact.digest)
     return tuple(sorted(name for name, digests in seen.items() if len(digests) > 1))
 

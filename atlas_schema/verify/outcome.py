@@ -129,10 +129,14 @@ class ChannelResult:
 
 @dataclass(frozen=True, slots=True)
 class ClaimLine:
-    """What one claim of a measurement comes to: supported, contradicted, undetermined or unlicensed, and why."""
+    """What one claim of a measurement comes to: supported, contradicted, undetermined or unlicensed, and why.
+
+    ``says`` are the producer's words, ``checked`` is the statement that was judged.
+    """
 
     id: str
     says: str
+    checked: str
     strength: str
     outcome: str
     because: str

@@ -38,6 +38,7 @@ from atlas_schema.signing.keys import PublicKey
 from atlas_schema.signing.sigstore_bundle import SigstoreTrust
 from atlas_schema.signing.statement import File, Statement
 from atlas_schema.study.contracts import built_in_contracts
+from atlas_schema.study.plan import planned_runs
 from atlas_schema.verify import authenticity, consistency, protocol
 from atlas_schema.verify.authenticity import Signed
 from atlas_schema.verify.documents import Parsed, parse
@@ -135,6 +136,8 @@ def verify(submission: Submission, options: Options) -> Report:
 
 
 def _verify_measurement(submission: Submission, options: Options, record: Measurement, report: Report) -> None:
+    if options.signed:
+        report.channel(Channel.AUTHENTICITY).skipped = "only receipts are signed"
     if options.pin is not None:
         _check_pin(options.pin, record, report)
     if Channel.CONTRACT in report.required:
@@ -228,7 +231,7 @@ def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, re
         protocol.check_judgements(receipt, log, result)
         consistency.check_preregistration(plan, contract, result)
         consistency.check_receipt(receipt, plan, contract, log, result)
-        for run in consistency.repeated_extractions(log):
+        for run in consistency.repeated_extractions(log, planned_runs(plan, contract)):
             report.establishes_not += (f"why {run} was extracted more than once, with different models or settings",)
     if Channel.BINDING not in report.required:
         return
