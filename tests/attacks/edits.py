@@ -71,7 +71,7 @@ def floats(value: float, kind: str) -> dict[str, float]:
     made = {
         "lowest bit": flipped(value, kind, 0), "exponent": flipped(value, kind, FLOATS[kind][2]),
         "sign" if value else "sign of zero": -value, "by 1e-6": value * (1 + 1e-6) if value else 1e-6,
-        "by a tenth": value * 1.1 if value else 0.1, "to zero": 0.0, "to NaN": math.nan, "to infinity": math.inf,
+        "by a tenth": value * 1.1 if value else 0.1, "to zero": 0.0, "to NaN": math.nan,
     }  # fmt: skip
     pack = FLOATS[kind][0]
     return {name: new for name, new in made.items() if struct.pack(pack, new) != struct.pack(pack, value)}
@@ -102,7 +102,7 @@ def scalars(value: Any, kind: str) -> dict[str, Any]:
         return dict(texts(value))
     if kind == "bool":
         return {"negated": not value}
-    made = {"one more": value + 1, "one less": value - 1, "to the largest": LARGEST[kind]}
+    made = {"one more": value + 1, "to the largest": LARGEST[kind]} | ({"one less": value - 1} if value % 2 else {})
     return {name: new for name, new in made.items() if 0 <= new <= LARGEST[kind] and new != value}
 
 

@@ -12,6 +12,7 @@ the tests of single rules use to forge works on real evidence as well.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -27,11 +28,13 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from attacks.replanned import under
 from pydantic import ValidationError
 from simulator import Settings, StudySimulator, make_log
 from verify.forging import Json, as_json, cited, encoded
 
 from atlas_schema.demo import demo_folder
+from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.documents.receipt import Receipt
 from atlas_schema.documents.run_log import RunLog
@@ -44,10 +47,11 @@ from atlas_schema.files import read_document
 from atlas_schema.measures import summarise as measures
 from atlas_schema.measures.summarise import rounded
 from atlas_schema.study.contracts import built_in_contracts
+from atlas_schema.verify import consistency, verifier
 from atlas_schema.verify import examine as examining
+from atlas_schema.verify.documents import Parsed, parse
 from atlas_schema.verify.examine import Examined, examine
-from atlas_schema.verify.loading import load
-from atlas_schema.verify.outcome import Channel, Code, Report, exit_code
+from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code
 from atlas_schema.verify.verifier import Options, Submission, verify
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -100,6 +104,23 @@ def shipped(name: str) -> Shipped:
     return Shipped(folder, study, {arm: receipt for arm, receipt in receipts.items() if arm != "forged"})
 
 
+@cache
+def quick(name: str, arm: str, resamples: int) -> Shipped:
+    """The same study under the same contract with fewer resamples, and one receipt by it: much of a verification is resampling."""
+    original = shipped(name)
+    document = json.loads(original.study.contract.model_dump_json())
+    document |= {
+        "id": f"{original.study.contract.id}-quick",
+        "bootstrap": {**document["bootstrap"], "resamples": resamples},
+    }
+    study = under(original.study, Contract.model_validate_json(json.dumps(document)))
+    made = looked_at(study, original.folder / "evidence")
+    if isinstance(made, EvidenceError):
+        raise made
+    study, receipt = issued(study, made, original.receipt(arm), study.tables["run"], keep=False)
+    return Shipped(original.folder, study, {arm: Receipt.model_validate_json(json.dumps(receipt))})
+
+
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
@@ -145,8 +166,11 @@ def bundle_of(study: StudySimulator, original: Shipped) -> Iterator[Path]:
 
 
 def documents(study: StudySimulator) -> dict[str, bytes]:
-    """Return what lies beside a receipt."""
-    return {"preregistration": encoded(as_json(study.preregistration)), "run_log": encoded(as_json(study.run_log))}
+    """Return what lies beside a receipt, and the contract where it is not a built-in one."""
+    found = {"preregistration": encoded(as_json(study.preregistration)), "run_log": encoded(as_json(study.run_log))}
+    return (
+        found if study.contract.id in built_in_contracts() else {**found, "contract": encoded(as_json(study.contract))}
+    )
 
 
 def issued(
@@ -211,11 +235,26 @@ def looked_at(study: StudySimulator, folder: Path) -> Examined | EvidenceError:
         return error
 
 
+DIGESTED: dict[int, tuple[Any, str]] = {}
+"""Digests of documents by identity; the documents are held, so that no identity is given again."""
+
+
+@cache
+def parsed(kind: str, raw: bytes) -> Parsed | None:
+    """Read a document that stands beside a receipt, once however often it is verified; None where it is not in order."""
+    report = Report(kind)
+    found = parse(kind, raw, kind, report)
+    return found if report.status(Channel.SCHEMA) is not Status.FAILED else None
+
+
 @contextmanager
 def remembered(made: Examined | EvidenceError) -> Iterator[None]:
-    """Let the verifier use one pass over the rows, and one computation of findings per root, for several receipts."""
+    """Let the verifier use one pass over the rows, and one computation of findings per root, for several receipts.
+
+    Documents beside the receipt are read and digested once. The receipt's own checks are untouched.
+    """
     concluded: dict[tuple[str, bytes | None], Any] = {}
-    conclude = measures.conclude
+    conclude, digest_now = measures.conclude, consistency.digest_of
 
     def once(sums: Any, contract: Any, plan: Any, root: str, second: bytes | None = None) -> Any:
         if (root, second) not in concluded:
@@ -227,21 +266,47 @@ def remembered(made: Examined | EvidenceError) -> Iterator[None]:
             raise made
         return replace(made)
 
+    def read(name: str, raw: bytes, kind: str | None, report: Report) -> Parsed | None:
+        found = parsed(kind, raw) if kind in ("preregistration", "contract") else None
+        if found is None or kind is None:
+            return parse(name, raw, kind, report)
+        report.channel(Channel.ADMISSION).check()
+        report.channel(Channel.SCHEMA).check()
+        return found
+
+    def digested(document: Any) -> str:
+        if not isinstance(document, (Preregistration, Contract)):
+            return digest_now(document)
+        if id(document) not in DIGESTED:
+            DIGESTED[id(document)] = (document, digest_now(document))
+        return DIGESTED[id(document)][1]
+
     with ExitStack() as stack:
         stack.enter_context(patch.object(examining, "examine", again))
         stack.enter_context(patch.object(measures, "conclude", once))
+        stack.enter_context(patch.object(verifier, "parse", read))
+        stack.enter_context(patch.object(consistency, "digest_of", digested))
         yield
 
 
+def opened(rows: Path | Examined | EvidenceError) -> EvidenceSource:
+    """Open a bundle, or take the one that was opened for the pass over its rows."""
+    if isinstance(rows, EvidenceError):
+        raise rows
+    return rows.evidence if isinstance(rows, Examined) else ParquetBundle(rows)
+
+
 def outcome(
-    raw: Json | Receipt, study: StudySimulator, folder: Path | EvidenceSource, options: Options, **changes: Any
+    receipt: Json | Receipt | bytes,
+    study: StudySimulator,
+    folder: Path | Examined | EvidenceError,
+    options: Options,
+    **changes: Any,
 ) -> Outcome:
-    """Verify a receipt over a bundle."""
-    receipt = encoded(raw if isinstance(raw, dict) else as_json(raw))
-    parts: dict[str, Any] = {
-        **documents(study), "open_evidence": lambda: ParquetBundle(folder) if isinstance(folder, Path) else folder, **changes,
-    }  # fmt: skip
-    return Outcome.of(verify(Submission("receipt.json", receipt, **parts), options))
+    """Verify a receipt, or whatever is handed over in its place, over a bundle."""
+    raw = receipt if isinstance(receipt, bytes) else encoded(receipt if isinstance(receipt, dict) else as_json(receipt))
+    parts: dict[str, Any] = {**documents(study), "open_evidence": lambda: opened(folder), **changes}
+    return Outcome.of(verify(Submission("receipt.json", raw, **parts), options))
 
 
 def attacked(study: StudySimulator, original: Shipped, arm: str, options: Options) -> dict[Strength, Outcome]:
@@ -253,14 +318,14 @@ def attacked(study: StudySimulator, original: Shipped, arm: str, options: Option
     with bundle_of(study, original) as folder:
         made = looked_at(study, folder)
         with remembered(made):
-            found[Strength.COURIER] = outcome(receipt, original.study, folder, options)
+            found[Strength.COURIER] = outcome(receipt, original.study, made, options)
             if isinstance(made, EvidenceError):  # nobody can digest such rows
                 return dict.fromkeys(Strength, found[Strength.COURIER])
             for strength in (Strength.FORGER, Strength.PRODUCER):
                 again, forged = issued(
                     study, made, receipt, original.study.tables["run"], keep=strength is Strength.FORGER
                 )
-                found[strength] = outcome(forged, again, folder, options)
+                found[strength] = outcome(forged, again, made, options)
                 if made.sums is None:  # no findings follow from rows that break a rule
                     found[Strength.PRODUCER] = found[strength]
                     break
@@ -268,8 +333,8 @@ def attacked(study: StudySimulator, original: Shipped, arm: str, options: Option
 
 
 def honest(original: Shipped, arm: str, options: Options) -> Outcome:
-    """Return what the verifier says of the receipt as it was shipped."""
-    return Outcome.of(verify(load(original.folder / f"receipt-{arm}.json"), options))
+    """Return what the verifier says of the receipt before anything is changed."""
+    return outcome(original.receipt(arm), original.study, original.folder / "evidence", options)
 
 
 def report_bytes(report: Report) -> bytes:
