@@ -183,6 +183,13 @@ def _check_history(receipt: Receipt, plan: Preregistration, log: RunLog, digest:
                               stated=f"created {plan.created}; extraction {early[0].time if early else 'none'}",
                               recomputed="created, then declared, then extracted",
                               todo="results that came first cannot be pre-registered: start a new study"))  # fmt: skip
+    for at, subject in enumerate(receipt.subjects):
+        made = [s for s in extracted if any(a.name == subject.run_id for a in s.outputs)]
+        read = {a.digest for s in made for a in s.inputs if a.name == "weights"}
+        if read and subject.weights_digest not in read:
+            result.report(Problem("ATL-C130", "The log records the extraction of other weights.", document="receipt",
+                                  path=("subjects", at, "weights_digest"), stated=subject.weights_digest, recomputed=", ".join(sorted(read)),
+                                  todo="one of the two was changed: ask for the log that the extraction wrote"))  # fmt: skip
     if not any(_has(s, inputs=digest) and _has(s, outputs=receipt.evidence.root) for s in extracted):
         result.report(Problem("ATL-C007", "No extraction of this pre-registration in the log produced this evidence.",
                               document="run_log", path=("steps",), stated=f"evidence root {receipt.evidence.root}",

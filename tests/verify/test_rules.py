@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from documents.records import measurement
-from verify import document_defects, finding_defects, router_defects, row_defects
+from verify import coherence_defects, document_defects, finding_defects, router_defects, row_defects
 from verify.cases import CASES, OTHER, Case, forged
 from verify.document_defects import a_read, judged, judging, logged, read_verified
 from verify.forging import (
@@ -37,7 +37,7 @@ from atlas_schema.verify.verifier import Options
 
 __all__ = ["CASES"]
 
-MODULES = (document_defects, row_defects, router_defects, finding_defects)
+MODULES = (document_defects, row_defects, router_defects, coherence_defects, finding_defects)
 """Importing them registers their cases."""
 
 
