@@ -279,6 +279,8 @@ def _supporting(
                               stated=receipt.contract.id, recomputed=", ".join(built_in_contracts()), unproven=True,
                               todo="give the contract's file with --contract"))  # fmt: skip
     plan, log = found["preregistration"], found["run_log"]
+    if contract is None and plan is not None and isinstance(plan.model, Preregistration):
+        consistency.check_citations(receipt, plan.model, report.channel(Channel.CONTRACT))
     if plan is None or log is None or contract is None:
         return None
     if not isinstance(plan.model, Preregistration) or not isinstance(log.model, RunLog):
