@@ -22,7 +22,7 @@ from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Report, St
 from atlas_schema.verify.verifier import Options, Submission, verify
 
 FEW = 8
-"""How many objects of a kind are remembered: those of the honest submission come first, changed ones pass through."""
+"""How many objects of a kind are remembered: those of the honest submission come first and stay, changed ones pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,9 @@ class Study:
         self.submission = replace(submission, open_evidence=lambda: source)
         self.honest = outcome_of(verify(self.submission, self.options))
 
-    def outcome(self, raw: bytes | None = None, **changes: Any) -> Outcome:
-        """Verify with another receipt, or with other documents beside it."""
-        changed = replace(self.submission, **({} if raw is None else {"raw": raw}), **changes)
-        return outcome_of(verify(changed, self.options))
+    def outcome(self, raw: bytes) -> Outcome:
+        """Verify with another receipt."""
+        return outcome_of(verify(replace(self.submission, raw=raw), self.options))
 
     def believed(self, outcome: Outcome) -> bool:
         """Whether a changed submission is believed as much as the honest one: the same code, or no contradiction."""
@@ -120,10 +119,10 @@ def remembered() -> Iterator[list[Any]]:
             return ""
         if id(document) in digests:
             return digests[id(document)][1]
-        made = digest_of(document)
-        if len(digests) < FEW:
-            digests[id(document)] = (document, made)
-        return made
+        if len(digests) == FEW:
+            digests.popitem()
+        digests[id(document)] = (document, digest_of(document))
+        return digests[id(document)][1]
 
     def pass_once(evidence: Any, plan: Any, contract: Any, *, reproduce: bool) -> Any:
         if not reproduce and passes:  # then only the roots are told, and no document enters those
