@@ -78,6 +78,16 @@ def check_preregistration(plan: Preregistration, contract: Contract, result: Cha
                               recomputed="none"))  # fmt: skip
 
 
+def check_citations(receipt: Receipt, plan: Preregistration, result: ChannelResult) -> None:
+    """Check, where the contract itself is absent, that receipt and plan cite one contract all the same (C003)."""
+    result.check()
+    if receipt.contract != plan.contract:
+        result.report(Problem("ATL-C003", "The pre-registration cites another contract.", document="preregistration",
+                              path=("contract",), stated=f"{plan.contract.id} {plan.contract.digest}",
+                              recomputed=f"{receipt.contract.id} {receipt.contract.digest}",
+                              todo="one of the two was changed: obtain both as they were issued"))  # fmt: skip
+
+
 def _plan_faults(plan: Preregistration, contract: Contract) -> Iterator[tuple[tuple[str | int, ...], str, str, str]]:
     limits = (
         (("damage_tolerance_nats",), plan.damage_tolerance_nats, contract.damage.max_tolerance_nats),

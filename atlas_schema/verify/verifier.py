@@ -271,6 +271,8 @@ def _supporting(
         if raw is None:
             _missing(report, kind)
     plan, log = found["preregistration"], found["run_log"]
+    if contract is None and plan is not None and isinstance(plan.model, Preregistration):
+        consistency.check_citations(receipt, plan.model, report.channel(Channel.CONTRACT))
     if plan is None or log is None or contract is None:
         return None
     if not isinstance(plan.model, Preregistration) or not isinstance(log.model, RunLog):

@@ -212,6 +212,13 @@ def contract_absent() -> Report:
     return verified(study(), honest(), contract=None)
 
 
+@defect("C001 C003", "The receipt cites a contract that nobody has, and not the one of its plan.", Code.INADMISSIBLE)
+def contract_renamed() -> Report:
+    receipt = as_json(honest())
+    receipt["contract"]["id"] += "x"
+    return verified(study(), receipt, contract=None)
+
+
 @defect("C002", "The target was lowered after the receipt was issued.", Code.INADMISSIBLE)
 def preregistration_edited() -> Report:
     s, receipt = reissued(study().with_preregistration({"task": {"target": 0.5}}))
