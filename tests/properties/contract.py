@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 THOROUGH = os.environ.get("ATLAS_HYPOTHESIS_PROFILE", "quick") == "thorough"
 T = TypeVar("T")
@@ -35,7 +35,13 @@ def examples(quick: int, thorough: int, **more: Any) -> settings:
     return settings(max_examples=thorough if THOROUGH else quick, **more)
 
 
-def holds(subject: str, says: str, quick: int | None = None, thorough: int | None = None) -> Callable[[T], T]:
+WITHOUT_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
+"""For properties whose every example takes long: a failure is told as it was found."""
+
+
+def holds(
+    subject: str, says: str, quick: int | None = None, thorough: int | None = None, *, costly: bool = False
+) -> Callable[[T], T]:
     """Record what a test shows. With numbers it takes a Hypothesis test and sets how often it is tried."""
     if (quick is None) != (thorough is None):
         raise ValueError("a property needs both numbers of examples, or none")
@@ -47,7 +53,8 @@ def holds(subject: str, says: str, quick: int | None = None, thorough: int | Non
         )
         if quick is None or thorough is None:
             return test
-        tried: T = examples(quick, thorough)(named)
+        more = {"phases": WITHOUT_SHRINKING} if costly else {}
+        tried: T = examples(quick, thorough, **more)(named)
         return tried
 
     return record
