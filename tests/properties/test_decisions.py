@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +48,11 @@ def nested(draw: st.DrawFn) -> tuple[Interval, Interval]:
     return wide, narrow
 
 
+def without(interval: Interval, name: str) -> Interval:
+    lost: dict[str, Any] = {name: None}
+    return replace(interval, **lost)
+
+
 @holds(
     "decisions",
     "A narrower interval decides what the wider one decided, or what it left open; never the opposite.",
@@ -86,7 +92,7 @@ def test_less_certainty_never_decides(
     error = (interval.error or 0.0) + more
     for after in (
         decide(replace(interval, error=error), threshold, rule(), floor), decide(interval, threshold, rule(), floor + more),
-        decide(interval, threshold, rule(), None), decide(replace(interval, **{lost: None}), threshold, rule(), floor),
+        decide(interval, threshold, rule(), None), decide(without(interval, lost), threshold, rule(), floor),
     ):  # fmt: skip
         assert after.state in (before, "undetermined")
 
