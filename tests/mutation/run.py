@@ -55,8 +55,9 @@ class Fate:
 
 @dataclass(slots=True)
 class Counted:
-    """What became of the mutants of one module. ``possible``: all that the operators offer at the places that were mutated."""
+    """What became of the mutants of one module: ``run`` of the ``places``, where operators offer ``possible`` replacements."""
 
+    places: int = 0
     possible: int = 0
     excluded: int = 0
     run: int = 0
@@ -78,7 +79,7 @@ class Group:
         self.order: dict[str, list[str]] = {}
         self.error: str | None = None
         self.found: list[tuple[Mutant, Fate]] = []
-        self.made: dict[str, tuple[int, int]] = {}
+        self.made: dict[str, Counted] = {}
         tests = sorted((ROOT / "tests").rglob("*.py"))
         self.tests_digest = digest(b"".join(p.read_bytes() for p in tests if p.parent != HERE))
 
@@ -88,6 +89,8 @@ class Group:
             self.error = "tests do not import"
             return True
         paths = [ROOT / m for m in self.all_modules]
+        for module in self.all_modules:  # those too that are imported only where they are needed
+            importlib.import_module(dotted(module))
         kept = self._warm(paths)
         seen = self._seen(session, paths, kept)
         if seen.failed:
@@ -133,7 +136,7 @@ class Group:
             random.Random(f"{self.asked.seed} {module}").shuffle(mutants)  # a larger sample holds a smaller one
             mutants = mutants[: self.asked.sample]
         live = functions_of([path])[str(path)]
-        self.made[module] = (made.possible, made.excluded)
+        self.made[module] = Counted(len(made.mutants), made.possible, made.excluded)
         survived = 0
         for mutant in mutants:
             fate = self.asked.known(mutant.key, digest(source.encode()), self.tests_digest)
@@ -150,7 +153,7 @@ class Group:
         """Run one mutant."""
         covering = seen.tests_of(path, statement(source, mutant.line))
         everywhere = seen.tests_of_file(path)
-        name = mutant.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        name = dotted(mutant.path)
 
         def work() -> str:
             if put_in_place(path, source, mutant.source, live):
@@ -254,6 +257,11 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+def dotted(path: str) -> str:
+    """Return the name of a module by its path below the root."""
+    return path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
 def say(line: str) -> None:
     print(line, flush=True)
 
@@ -318,7 +326,7 @@ def main(argv: Sequence[str]) -> int:
     asked = Asked(options.seed, options.sample, options.patience, options.resume, resumed)
     remember_studies()
     found: list[tuple[Mutant, Fate]] = []
-    made: dict[str, tuple[int, int]] = {}
+    made: dict[str, Counted] = {}
     for name, modules, target in groups(options.only):
         say(f"[{name}]")
         group = Group(modules, target, asked)
@@ -331,12 +339,10 @@ def main(argv: Sequence[str]) -> int:
     return conclude(found, made, options)
 
 
-def conclude(
-    found: Sequence[tuple[Mutant, Fate]], made: Mapping[str, tuple[int, int]], options: argparse.Namespace
-) -> int:
+def conclude(found: Sequence[tuple[Mutant, Fate]], made: Mapping[str, Counted], options: argparse.Namespace) -> int:
     """Count by module, say what is unexplained or stale, write what was asked for; return the exit code."""
     reasons = explained()
-    counts = {module: Counted(possible, excluded) for module, (possible, excluded) in made.items()}
+    counts = dict(made)
     unexplained = []
     for mutant, fate in found:
         count = counts[mutant.path]
@@ -357,7 +363,7 @@ def conclude(
         if mutant.key in reasons and mutant.key not in survived:
             say(f"STALE {mutant.path}:{mutant.line} is explained in survivors.toml, but was killed: {mutant.after}")
     result = {
-        "date": datetime.now(UTC).date().isoformat(), "seed": options.seed,
+        "date": datetime.now(UTC).date().isoformat(), "seed": options.seed, "sample": options.sample, "patience": options.patience,
         "modules": {module: asdict(count) for module, count in sorted(counts.items()) if count.run},
     }  # fmt: skip
     from mutation.report import table
