@@ -197,7 +197,13 @@ class Group:
         cases = cases_of(rules_in(source, mutant.line))
         first = [*own[:8], *near[:2], *cases, *near[2:12]]
         ranks = {name: n for n, name in reversed(list(enumerate(first)))}
-        return sorted(items, key=lambda i: (ranks.get(i.nodeid, len(first)), seen.seconds[i.nodeid]))
+        likely = sorted((i for i in items if i.nodeid in ranks), key=lambda i: ranks[i.nodeid])
+        rest = [i for i in items if i.nodeid not in ranks]
+        quick = sorted(rest, key=lambda i: seen.seconds[i.nodeid])
+        # Quick tests resemble each other; every other one is taken by lot.
+        lot = sorted(rest, key=lambda i: digest(f"{mutant.key} {i.nodeid}".encode()))
+        mixed = dict.fromkeys(i for pair in zip(quick, lot, strict=True) for i in pair)
+        return [*likely, *mixed]
 
 
 def rules_in(source: str, line: int) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from verify.forging import Json, as_json, honest, rechained, study, verified
+from verify.forging import Json, as_json, encoded, honest, rechained, study, verified
 
 from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import Preregistration
@@ -14,7 +14,8 @@ from atlas_schema.documents.receipt import Receipt
 from atlas_schema.documents.run_log import RunLog
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.verify import consistency
-from atlas_schema.verify.outcome import Channel, ChannelResult
+from atlas_schema.verify.documents import parse
+from atlas_schema.verify.outcome import Channel, ChannelResult, Report, Status
 from atlas_schema.verify.verifier import Options
 
 Change = Callable[[Json], Any]
@@ -307,3 +308,37 @@ def test_a_receipt_over_other_evidence_is_told_which_evidence_the_log_knows() ->
     report = verified(study(), made)
     (problem,) = [p for p in report.channels[Channel.CONTRACT].problems if p.rule == "ATL-C007"]
     assert (problem.stated, problem.recomputed) == (f"evidence root {LOW}", study().evidence_root())
+
+
+def test_only_a_declaration_of_this_very_plan_declares_it() -> None:
+    def another_plan(steps: list[Json]) -> None:
+        steps[0]["outputs"] = [{**a, "digest": LOW} for a in steps[0]["outputs"]]
+
+    def another_step(steps: list[Json]) -> None:
+        steps[0]["step"] = "issue"
+
+    assert history(another_plan) == ["C006 steps/1"]
+    assert history(another_step) == ["C006 steps/1"]
+
+
+@pytest.mark.parametrize("kind", ["contract", "preregistration", "run_log"])
+def test_a_document_of_another_kind_is_refused_whichever_sorts_first(kind: str) -> None:
+    for wanted in ("contract", "preregistration", "run_log"):
+        report = Report("x")
+        parsed = parse(wanted, encoded(as_json(getattr(study(), kind))), wanted, report)
+        assert (parsed is not None) == (kind == wanted)
+        assert (report.channel(Channel.SCHEMA).status is Status.PASSED) == (kind == wanted)
+
+
+def test_every_wrong_field_of_a_document_is_named_where_it_stands() -> None:
+    made = as_json(honest())
+    made["claim"]["verdict"] = "splendid"
+    made["run_log"]["steps"] = "two"
+    raw = encoded(made)
+    report = verified(study(), raw)
+    problems = report.channels[Channel.SCHEMA].problems
+    assert [p.path for p in problems] == [("claim", "verdict"), ("run_log", "steps")]
+    for problem, text in zip(problems, ('"splendid"', '"two"'), strict=True):
+        assert problem.position is not None
+        line, column = problem.position
+        assert raw.decode().splitlines()[line - 1][column - 1 :].startswith(text)
