@@ -5,7 +5,7 @@ DEMO := .venv-demo
 PIP := -m pip --disable-pip-version-check -q
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-pythons bench coverage fuzz lint types schema setup clean
+.PHONY: demo test test-pythons bench coverage fuzz mutants lint types schema setup clean
 
 demo: $(DEMO)/installed  ## verify the shipped study's receipts against their evidence
 	@$(DEMO)/bin/python fixtures/scripts/show_study.py $(DEMO)/bin/atlas-verify
@@ -45,7 +45,7 @@ setup: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP) install -c constraints.txt "torch==2.13.0"
-	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[extract,dev]"
+	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[extract,dev,mutation]"
 	@touch $@
 
 $(DEMO)/installed: pyproject.toml constraints.txt
@@ -59,3 +59,6 @@ clean:
 fuzz: $(VENV)/installed  ## fuzz readers, digests and "change anything, must not verify": SECONDS=60 each
 	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[fuzz]"
 	$(VENV)/bin/python tests/fuzz/run.py $(or $(SECONDS),60)
+
+mutants: $(VENV)/installed  ## mutate what decides and count what the tests notice, into docs/attacks.md: about an hour
+	$(VENV)/bin/python tests/mutation/run.py --write docs/attacks.md
