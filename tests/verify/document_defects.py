@@ -202,6 +202,18 @@ def more_batches_than_resamples() -> Report:
     return forged(study().with_contract({"bootstrap": {"resamples": 10, "batches": 20}}))
 
 
+@defect("C162", "By the contract's own tolerance every number is every other.", Code.INADMISSIBLE)
+def numbers_that_all_agree() -> Report:
+    again, receipt = reissued(study().with_contract({"numbers": {"relative_tolerance": 1.0}}))
+    receipt["findings"]["arms"][0]["success"]["value"] = 0.123
+    return verified(again, receipt)
+
+
+@defect("C162", "The contract calls any score of any state a rounding.", Code.INADMISSIBLE)
+def tolerance_of_everything() -> Report:
+    return forged(study().with_contract({"tolerances": {"float32_unit": 1e9}}))
+
+
 @defect("C001", "A contract with other thresholds bears the id of a published one.", Code.INADMISSIBLE)
 def borrowed_id() -> Report:
     return forged(study().with_contract({"id": "chart-preserving.v1"}))
