@@ -186,6 +186,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the report
+    # A build that inherits a shell's completion would otherwise be answered with something other than a verdict.
+    os.environ.pop("_ATLAS_VERIFY_COMPLETE", None)
     try:
         app()
     except AtlasError as error:

@@ -22,7 +22,7 @@ def digest_of(document: Document) -> str:
 
 
 def check_contract(contract: Contract, result: ChannelResult) -> None:
-    """Check that all it gates is what this version can recompute, in its forms, once each (C001)."""
+    """Check that all it gates is what this version can recompute, in its forms, once each (C001), with tolerances of rounding (C162)."""
     result.check()
     for stated, known_id in ((contract.damage.definition, DAMAGE), (contract.success.definition, SUCCESS)):
         if stated != known_id:
@@ -33,6 +33,7 @@ def check_contract(contract: Contract, result: ChannelResult) -> None:
         result.report(Problem("ATL-C001", "The contract asks for more batches than resamples.", document="contract",
                               path=("bootstrap", "batches"), stated=str(contract.bootstrap.batches),
                               recomputed=f"at most {contract.bootstrap.resamples}"))  # fmt: skip
+    _check_tolerances(contract, result)
     named = [(c.definition, t.form) for c in contract.channels for t in c.thresholds]
     for definition, form in named:
         known = DEFINITIONS.get(definition)
@@ -42,6 +43,24 @@ def check_contract(contract: Contract, result: ChannelResult) -> None:
                                   recomputed=", ".join(DEFINITIONS), todo="use a newer atlas-verify"))  # fmt: skip
     if len(set(named)) != len(named) or len({n.id for n in contract.nuisances}) != len(contract.nuisances):
         result.report(Problem("ATL-C001", "The contract names a cell or a nuisance twice.", document="contract"))
+
+
+WIDEST = {
+    ("tolerances", "float32_unit"): 2.0**-20, ("tolerances", "accumulation"): 100, ("tolerances", "float64_relative"): 1e-6,
+    ("tolerances", "reconstruction"): 0.01, ("numbers", "relative_tolerance"): 1e-6,
+}  # fmt: skip
+"""How far a contract's tolerances may exceed rounding. Beyond, rows and numbers of any kind would pass as reproduced."""
+
+
+def _check_tolerances(contract: Contract, result: ChannelResult) -> None:
+    """Check that what passes for rounding is rounding (C162)."""
+    result.check()
+    for (part, name), widest in WIDEST.items():
+        value = getattr(getattr(contract, part), name)
+        if value > widest:
+            result.report(Problem("ATL-C162", "A tolerance of the contract is wider than any rounding.", document="contract",
+                                  path=(part, name), stated=str(value), recomputed=f"at most {widest:g}",
+                                  todo="nothing is reproduced by this contract; ask for a narrower one"))  # fmt: skip
 
 
 def check_familiar(contract: Contract, built_in: Mapping[str, Contract], result: ChannelResult) -> None:

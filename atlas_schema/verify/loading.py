@@ -60,7 +60,8 @@ def load_signatures(
     if found is None and receipt is not None:
         found = _inside(receipt.parent, signature_path(receipt).name)
     return replace(
-        submission, signature=None if found is None else Signed(found.name, _bytes(found)),
+        submission,
+        signature=None if found is None else Signed(found.name, _bytes(found, follow=signature is not None)),
         bundle=None if bundle is None else Signed(bundle.name, _bytes(bundle)),
     )  # fmt: skip
 

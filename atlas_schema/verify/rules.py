@@ -72,6 +72,7 @@ C066 | A stated outcome is the one that the rule gives on the cited measurements
 C067 | A prediction that bears the id of a shipped one states the same and is decided by the same rule. | A rule must not change under a familiar name. | predictions.md, Settling
 C160 | The task's target lies above its tolerance. | A target that a score of zero reaches asks for nothing. | measures.md, 5
 C161 | Some values would contradict every claim of a measurement, and decide every clause of a prediction one way or the other. | What holds of any numbers says nothing of these. | measurements.md, Contract
+C162 | A contract's tolerances are those of rounding. | By wider ones rows and numbers of any kind would be called reproduced. | format.md, Contract
 B001 | The bundle holds exactly the declared tables. | Nothing missing, nothing extra. | format.md, Bundle
 B002 | Every table has the stated number of rows. | The rows must be the ones the receipt is about. | format.md, Digests
 B003 | Every table has the stated Merkle root. | One changed bit of one value changes the root. | format.md, Digests

@@ -45,6 +45,7 @@ from atlas_schema.verify.documents import Parsed, parse
 from atlas_schema.verify.outcome import PROFILES, Channel, Problem, Report, Status
 from atlas_schema.verify.reading import positions
 from atlas_schema.verify.records import check_prediction, prediction_facts, verify_measurement
+from atlas_schema.verify.scope import scope
 
 if TYPE_CHECKING:
     from atlas_schema.measures.collect import Sums
@@ -219,6 +220,7 @@ def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, re
     if documents is None:
         return
     plan, log, contract = documents
+    report.facts |= scope(receipt, plan)
     report.facts |= {"receipt": consistency.digest_of(receipt), "contract": f"{contract.id} {consistency.digest_of(contract)}",
                      "pre-registration": consistency.digest_of(plan), "evidence": receipt.evidence.root,
                      "fidelity": fidelity(log, subject_digest(receipt)).words}  # fmt: skip
@@ -424,6 +426,8 @@ def _decide(
     by_arm = {a.arm: a for a in findings.arms}
     report.verdict = by_arm[receipt.claim.arm].verdict
     report.reasons, report.remarks = _reasons(by_arm[receipt.claim.arm]), _remarks(by_arm[receipt.claim.arm])
+    if sums.runs[f"arm:{receipt.claim.arm}"].weights == sums.runs["base"].weights:
+        report.remarks += ("this arm's weights are the base's: nothing was trained, or nothing of it is here",)
     if report.verdict != receipt.claim.verdict:
         result.report(Problem("ATL-D001", "The rows do not support the claim.", document="receipt", path=("claim", "verdict"),
                               stated=receipt.claim.verdict, recomputed=report.verdict,

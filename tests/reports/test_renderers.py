@@ -125,6 +125,18 @@ def test_json_lists_every_channel_with_its_denominator(reports: dict[str, Report
             assert entry["status"] != "not_checked" or entry["skipped"]
 
 
+def test_a_green_text_says_of_which_weights_and_what_was_asked(reports: dict[str, Report]) -> None:
+    shown, plan = text_report.render(reports["VERIFIED"]), study().preregistration
+    arm = next(s for s in honest().subjects if s.run_id == "arm:frozen")
+    asked = next(line for line in shown.splitlines() if line.startswith("asked "))
+    assert f"arm's weights    {arm.weights_digest} {arm.model}" in shown
+    assert f"{len(plan.windows)} windows of {len({w.cluster_id for w in plan.windows})} documents in 2 domains" in asked
+    assert f"{len(plan.task.items)} items, target {plan.task.target:g} less {plan.task.tolerance:g}" in asked
+    # An arm that is the base is preserved, and says so.
+    assert "this arm's weights are the base's" in shown
+    assert "this arm's weights are the base's" not in text_report.render(reports["NOT_PRESERVED"])
+
+
 def test_a_green_text_is_a_screen_and_says_what_it_does_not_establish(reports: dict[str, Report]) -> None:
     shown = text_report.render(reports["VERIFIED"])
     assert len(shown.splitlines()) <= 24

@@ -29,6 +29,7 @@ from atlas_schema.evidence.bundle import ParquetBundle
 from atlas_schema.limits import LIMITS
 from atlas_schema.protocol.judgement import judgement_digest
 from atlas_schema.protocol.log import party
+from atlas_schema.study.issue import build_receipt
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.verify.outcome import Code, Report
 from atlas_schema.verify.sandbox import open_database
@@ -200,6 +201,19 @@ def unknown_damage() -> Report:
 @defect("C001", "The contract asks for a Monte-Carlo error that no resamples can give.", Code.INADMISSIBLE)
 def more_batches_than_resamples() -> Report:
     return forged(study().with_contract({"bootstrap": {"resamples": 10, "batches": 20}}))
+
+
+@defect("C162", "By the contract's own tolerance every number is every other.", Code.INADMISSIBLE)
+def numbers_that_all_agree() -> Report:
+    s = study().with_contract({"numbers": {"relative_tolerance": 1.0}})
+    receipt = as_json(build_receipt(s.source(), s.preregistration, s.contract, s.run_log, "frozen"))
+    receipt["findings"]["arms"][0]["success"]["value"] = 0.123
+    return verified(s, receipt)
+
+
+@defect("C162", "The contract calls any score of any state a rounding.", Code.INADMISSIBLE)
+def tolerance_of_everything() -> Report:
+    return forged(study().with_contract({"tolerances": {"float32_unit": 1e9}}))
 
 
 @defect("C001", "A contract with other thresholds bears the id of a published one.", Code.INADMISSIBLE)

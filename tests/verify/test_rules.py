@@ -7,7 +7,7 @@ so that only the rule under test stands between the forgery and belief.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,7 @@ from verify.test_authenticity import CASES as SIGNED
 
 from atlas_schema.evidence.bundle import ParquetBundle
 from atlas_schema.study.preregister import digest_of
+from atlas_schema.verify import documents, reading
 from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code, headline
 from atlas_schema.verify.physics.layers import check_digests
 from atlas_schema.verify.rules import RULES
@@ -220,3 +221,22 @@ def test_upstream_must_differ_where_an_earlier_layer_does() -> None:
     weights = {"base": ("w0", 0.0), "arm:x": ("w1", 0.5)}
     assert check_digests({"base": base, "arm:x": honest_arm}, weights) == []
     assert [v.rule for v in check_digests({"base": base, "arm:x": forged_arm}, weights)] == ["ATL-R017"]
+
+
+def test_many_wrong_fields_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places of fields cost a pass over the document; one pass each would take hours."""
+    passes: list[int] = []
+
+    def counted(raw: bytes, paths: Iterable[reading.Path]) -> dict[reading.Path, tuple[int, int]]:
+        asked = list(paths)
+        passes.append(len(asked))
+        return reading.positions(raw, asked)
+
+    monkeypatch.setattr(documents, "positions", counted)
+    many = {"kind": "contract", "typed": [{"tier": "A"} for _ in range(500)]}
+    report = verified(study(), many, Options(profile="offline"))
+    assert exit_code(report) is Code.INADMISSIBLE
+    assert len(passes) == 2
+    places = [p.position for p in report.channels[Channel.CONTRACT].problems]
+    assert len(places) == 20
+    assert None not in places
