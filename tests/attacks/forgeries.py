@@ -205,7 +205,7 @@ def told(results: dict[str, Tried]) -> str:
 
 def main() -> None:
     """Make every forgery, print what came of each, and write the section."""
-    from attacks import cases  # noqa: F401 - registers them
+    from attacks import forged_plans  # noqa: F401 - registers its forgeries, and those of rows
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, help="page to put the section into")
