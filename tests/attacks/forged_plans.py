@@ -25,7 +25,7 @@ from atlas_schema.reports.text import render as render_text
 from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify.loading import load
-from atlas_schema.verify.outcome import Code
+from atlas_schema.verify.outcome import Code, Report
 from atlas_schema.verify.verifier import Options, verify
 
 PIN = "a pin, if the digest was known before results existed"
@@ -64,19 +64,24 @@ def windows_left_out() -> Forged:
     return second(replace(chosen(), preregistration=shipped("deepseek").study.preregistration), keep=True)
 
 
-@forgery("the same under a plan written after the fact; fewer than 50 documents a domain would decide nothing", "deepseek",
+@forgery("the worst windows left out of base and arm alike, planned after the fact: as many as may be", "deepseek",
          verdict="undetermined", code=Code.UNPROVEN, left_to=PIN)  # fmt: skip
 def windows_chosen() -> Forged:
     return second(chosen())
 
 
-@forgery("the same, and changes of the block a tenth smaller, which a shared expert hides", "deepseek", verdict="preserved",
+@forgery("the worst windows left out; changes of the block, hidden by a shared expert, a tenth less", "deepseek", verdict="preserved",
          left_to=f"{PIN}; {REPLAY}")  # fmt: skip
 def windows_chosen_and_guard_lowered() -> Forged:
     return second(rewritten(chosen(), "update", "arm:preserved", lambda r: {"dy_norm": 0.9 * r["dy_norm"]}))
 
 
-@forgery("the same, and the reviewer pinned the plan", "deepseek", rules="B005", code=Code.TAMPERED)
+@forgery(
+    "windows left out after the fact, and the reviewer pinned the published plan",
+    "deepseek",
+    rules="B005",
+    code=Code.TAMPERED,
+)
 def windows_chosen_and_pinned() -> Forged:
     return second(
         windows_chosen_and_guard_lowered().study,
@@ -94,12 +99,19 @@ def arm_left_out() -> Forged:
     return kept(demo(), keep=True, edit=without)
 
 
-@forgery("the same arm left out of plan, log, rows and receipt", "demo", verdict="preserved", left_to=PIN)
+@forgery(
+    "an arm with an unwelcome result left out of plan, log, rows and receipt", "demo", verdict="preserved", left_to=PIN
+)
 def arm_never_planned() -> Forged:
     return kept(replanned(demo(), arms=["preserved"]))
 
 
-@forgery("the same, and the reviewer pinned the plan", "demo", rules="B005", code=Code.TAMPERED)
+@forgery(
+    "an arm left out of plan, log, rows and receipt, and the reviewer pinned the published plan",
+    "demo",
+    rules="B005",
+    code=Code.TAMPERED,
+)
 def arm_never_planned_and_pinned() -> Forged:
     return kept(replanned(demo(), arms=["preserved"]), options=Options(pin=digest_of(demo().preregistration)))
 
@@ -147,7 +159,12 @@ def plan_after_the_fact() -> Forged:
     )
 
 
-@forgery("the same, and the reviewer pinned the plan", "study", rules="B005", code=Code.TAMPERED)
+@forgery(
+    "the target lowered after the result, and the reviewer pinned the published plan",
+    "study",
+    rules="B005",
+    code=Code.TAMPERED,
+)
 def plan_after_the_fact_and_pinned() -> Forged:
     return replace(plan_after_the_fact(), options=Options(pin=digest_of(one_arm("unmatched").preregistration)))
 
@@ -248,7 +265,12 @@ def seed_ground() -> Forged:
     return edged()
 
 
-@forgery("the same, and the reviewer brings a seed", "demo", rules="D002", code=Code.UNPROVEN)
+@forgery(
+    "the seed ground until it decides, and the reviewer brings another",
+    "demo",
+    rules="D002",
+    code=Code.UNPROVEN,
+)
 def seed_ground_and_replaced() -> Forged:
     return edged(options=Options(seed=ground()[2]))
 
@@ -256,17 +278,21 @@ def seed_ground_and_replaced() -> Forged:
 # --- in a receipt's place -----------------------------------------------------------------------------------------
 
 
+@cache
+def green() -> Report:
+    """Return the report of an honest receipt."""
+    return verify(load(shipped("demo").folder / "receipt-preserved.json"), Options())
+
+
 @forgery(
     "a JSON report that says VERIFIED, in a receipt's place", "demo", rules="S001", code=Code.INADMISSIBLE, by="courier"
 )
 def json_report_in_a_receipts_place() -> Forged:
-    report = verify(load(shipped("demo").folder / "receipt-preserved.json"), Options())
-    return kept(demo(), raw=report_bytes(report))
+    return kept(demo(), raw=report_bytes(green()))
 
 
 @forgery(
     "a text report that says VERIFIED, in a receipt's place", "demo", rules="A001", code=Code.INADMISSIBLE, by="courier"
 )
 def text_report_in_a_receipts_place() -> Forged:
-    report = verify(load(shipped("demo").folder / "receipt-preserved.json"), Options())
-    return kept(demo(), raw=render_text(report).encode())
+    return kept(demo(), raw=render_text(green()).encode())

@@ -99,7 +99,7 @@ def drift_smoothed_in_matrices() -> Forged:
 
 
 @forgery(
-    "the same in all norms, but not in what was recorded of the field",
+    "changes a quarter of what they were in Gram matrices and norms, but not in what was recorded of the field",
     "demo",
     rules="R010 R022 R023",
     code=Code.DIVERGED,
@@ -109,7 +109,7 @@ def drift_smoothed_in_norms() -> Forged:
 
 
 @forgery(
-    "the same in every column that follows: matrices, norms, fields, vectors, maps; the router's own changes follow from its weights",
+    "changes a quarter of what they were in every column that follows; the router's own follow from its weights and stay",
     "demo", verdict="undetermined", code=Code.UNPROVEN, left_to=REPLAY,
 )  # fmt: skip
 def drift_smoothed_in_everything() -> Forged:
@@ -117,7 +117,7 @@ def drift_smoothed_in_everything() -> Forged:
 
 
 @forgery(
-    "the same, and the base's router and gain as the arm's, with sets and weights by it",
+    "changes a quarter of what they were in every column that follows, and the base's router as the arm's",
     "demo",
     verdict="preserved",
     left_to=BY_HAND,
@@ -137,7 +137,7 @@ def base_turned_apart() -> Forged:
 
 
 @forgery(
-    "the same in every run's rows",
+    "the base's updates of every pair turned apart in every run's rows, so that jumps are longer",
     "demo",
     verdict="rewritten",
     code=Code.NOT_PRESERVED,
@@ -185,7 +185,7 @@ def another_arms_rows() -> Forged:
 
 
 @forgery(
-    "the same, with the digests of this arm's own experts and of the layers before",
+    "another arm's rows, with the digests of this arm's own experts and of the layers before",
     "demo",
     rules="R133",
     code=Code.DIVERGED,
@@ -215,7 +215,12 @@ def rows_without_spread() -> Forged:
     return rewrote(smoothed(s, ARM, content_as(s, ARM, lambda _: 0.004)))
 
 
-@forgery("the same, a tenth up or down", "demo", verdict="preserved", left_to=REPLAY)
+@forgery(
+    "rows in which every token's content changes by the same share, a tenth up or down",
+    "demo",
+    verdict="preserved",
+    left_to=REPLAY,
+)
 def rows_with_little_spread() -> Forged:
     s, rng = router_of_the_base(demo(), ARM), np.random.default_rng(1)
     return rewrote(smoothed(s, ARM, content_as(s, ARM, lambda _: 0.004 * float(rng.uniform(0.9, 1.1)))))
@@ -262,7 +267,7 @@ def collapse_denied() -> Forged:
     return kept(routing_elsewhere(demo(), "arm:preserved", few), edit=citable)
 
 
-@forgery("the same collapse hidden: the base's routing away from sampled positions", "demo", verdict="preserved",
+@forgery("a collapse hidden: the base's routing away from sampled positions", "demo", verdict="preserved",
          left_to=f"{REPLAY}; decides no verdict")  # fmt: skip
 def collapse_hidden() -> Forged:
     base = {token(r): r for r in demo().rows("routing") if r["run_id"] == "base"}
@@ -290,7 +295,7 @@ def failed_task_edited() -> Forged:
     return alone("unmatched", one_arm("unmatched"), edit=passed)
 
 
-@forgery("the same, its scores those of another arm", "study", verdict="preserved", left_to=REPLAY)
+@forgery("an arm that misses its task, its scores those of another arm", "study", verdict="preserved", left_to=REPLAY)
 def scores_of_another_arm() -> Forged:
     theirs = {r["item_id"]: r["score"] for r in shipped("study").study.rows("task") if r["run_id"] == "arm:preserved"}
     return alone(
@@ -319,7 +324,7 @@ def losses_of_the_base() -> Forged:
     return alone("damaged", losses_copied())
 
 
-@forgery("the same with one bit of one loss changed", "study", verdict="undetermined", code=Code.UNPROVEN,
+@forgery("a damaged arm's losses those of the base, with one bit of one changed", "study", verdict="undetermined", code=Code.UNPROVEN,
          left_to=f"{REPLAY}; losses that change in one document only decide nothing")  # fmt: skip
 def losses_near_the_base() -> Forged:
     s = losses_copied()
@@ -328,7 +333,12 @@ def losses_near_the_base() -> Forged:
     return alone("damaged", s.with_value("output", at, "nll", float(np.nextafter(nll, np.float32(100)))))
 
 
-@forgery("the same with every loss a thousandth off", "study", verdict="preserved", left_to=REPLAY)
+@forgery(
+    "a damaged arm's losses those of the base, each up to a thousandth off",
+    "study",
+    verdict="preserved",
+    left_to=REPLAY,
+)
 def losses_about_the_bases() -> Forged:
     rng = np.random.default_rng(1)
     near = rewritten(losses_copied(), "output", "arm:damaged",
@@ -339,7 +349,7 @@ def losses_about_the_bases() -> Forged:
 # --- inventions ---------------------------------------------------------------------------------------------------
 
 
-@forgery("a whole study from a toy that never was a language model: the simulator of the tests, under the built-in contract", "demo",
+@forgery("a whole study from a toy that never was a language model: the simulator of the tests, under the built-in contract", "simulator",
          verdict="preserved", left_to=REPLAY)  # fmt: skip
 def invented() -> Forged:
     return kept(under(StudySimulator.make(Settings(items=200)), built_in_contracts()["chart-preserving.v1"]))
