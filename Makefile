@@ -5,7 +5,7 @@ DEMO := .venv-demo
 PIP := -m pip --disable-pip-version-check -q
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-pythons bench coverage fuzz mutants lint types schema setup clean
+.PHONY: demo test test-pythons bench coverage fuzz mutants lint types schema setup clean columns forgeries
 
 demo: $(DEMO)/installed  ## verify the shipped study's receipts against their evidence
 	@$(DEMO)/bin/python fixtures/scripts/show_study.py $(DEMO)/bin/atlas-verify
@@ -39,6 +39,12 @@ schema: $(VENV)/installed  ## regenerate schema.json and its shipped copy
 
 coverage: $(VENV)/installed  ## simulate how often the bounds miss, into docs/coverage.md
 	$(VENV)/bin/python -m benchmarks.coverage --write docs/coverage.md
+
+columns: $(VENV)/installed  ## attack every column of shipped evidence, into docs/attacks.md: forty minutes; goes on where it stopped
+	PYTHONPATH=tests:.:fixtures/scripts $(VENV)/bin/python -m attacks.columns --write docs/attacks.md
+
+forgeries: $(VENV)/installed  ## forge shipped studies coherently, into docs/attacks.md
+	PYTHONPATH=tests:.:fixtures/scripts $(VENV)/bin/python -m attacks.forgeries --write docs/attacks.md
 
 setup: $(VENV)/installed
 

@@ -145,31 +145,62 @@ def column_of(row: Mapping[str, Any]) -> str:
     return f"{row['table']}.{row['column'] or '*'}"
 
 
+def fits(attack: Attack, found: Mapping[Strength, Outcome]) -> bool:
+    """Return whether nobody was believed who must not be: a producer only in a rounding, or where a reason says why."""
+    if any(o.code is Code.INTERNAL for o in found.values()) or any(
+        found[s].believed for s in (Strength.COURIER, Strength.FORGER)
+    ):
+        return False
+    return not found[Strength.PRODUCER].believed or attack.small or f"{attack.table}.{attack.column or '*'}" in REASONS
+
+
 def unexplained(results: list[dict[str, Any]]) -> list[str]:
     """Return what was believed though nobody said why: a hole."""
-    found = [
-        f"{s} {column_of(r)} {r['change']} ({r['run']})"
-        for r in results
-        for s in ("courier", "forger")
-        if r[s]["believed"]
-    ]
+    weaker = ("courier", "forger")
+    found = [f"{w} {column_of(r)} {r['change']} ({r['run']})" for r in results for w in weaker if r[w]["believed"]]
     return found + [f"producer {column_of(r)} {r['change']} ({r['run']})" for r in results
                     if r["producer"]["believed"] and not r["small"] and column_of(r) not in REASONS]  # fmt: skip
 
 
+def caught_in(found: Mapping[str, Any]) -> str:
+    """Return where an attack was caught; of reproduction, whether rows or only findings objected."""
+    if found["where"] == "reproduction":
+        return "findings" if set(found["rules"]) <= {"R013", "D001"} else "rows"
+    return found["where"] or "believed"
+
+
+PLACES = ("admission", "contract", "binding", "rows", "findings", "decision", "believed")
+
+
 def told(results: list[dict[str, Any]]) -> str:
-    """Return the section."""
+    """Return the section: counts by table, columns believed of a producer with reasons, and what was a rounding."""
     lines = [
-        "| table | attacks | courier | forger | producer | believed of a producer: roundings | more |",
-        "|---|---|---|---|---|---|---|",
-    ]
+        f"{len(results)} changes of the studies {' and '.join(f'`{n}`' for n in STUDIES)}, each by three attackers; "
+        f"{RESAMPLES:,} resamples.",
+        "", "| table | changes | courier | forger | producer | believed of a producer: roundings | beyond |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
     for table in (*STUDY_TABLES, "all"):
         mine = [r for r in results if r["table"] == table]
-        cells = [", ".join(f"{w} {n}" for w, n in sorted(Counter(r[s]["where"] or "believed" for r in mine).items())) for s in
-                 ("courier", "forger", "producer")]  # fmt: skip
-        told = [r for r in mine if r["producer"]["believed"]]
-        small = sum(r["small"] for r in told)
-        lines.append(f"| `{table}` | {len(mine)} | " + " | ".join(cells) + f" | {small} | {len(told) - small} |")
+        cells = []
+        for strength in ("courier", "forger", "producer"):
+            counted = Counter(caught_in(r[strength]) for r in mine)
+            cells.append(", ".join(f"{place} {counted[place]}" for place in PLACES if counted[place]))
+        small = sum(r["small"] for r in mine if r["producer"]["believed"])
+        beyond = sum(not r["small"] for r in mine if r["producer"]["believed"])
+        lines.append(f"| `{table}` | {len(mine)} | {' | '.join(cells)} | {small} | {beyond} |")
+    lines += [
+        "",
+        "| column | believed of a producer, beyond roundings | why nothing here catches it |",
+        "|---|---|---|",
+    ]
+    for name, reason in REASONS.items():
+        mine = [r for r in results if column_of(r) == name and not r["small"]]
+        believed = [r["change"] for r in mine if r["producer"]["believed"]]
+        lines.append(f"| `{name}` | {len(believed)} of {len(mine)}: {', '.join(dict.fromkeys(believed))} | {reason} |")
+    small = [r for r in results if r["small"]]
+    passed = sum(r["producer"]["believed"] for r in small)
+    lines += ["", f"Of {len(small)} changes of a rounding's size (lowest bit, a millionth, the sign of a zero) {passed} were believed of "
+              "a producer: they lie within the tolerances that kernels need."]  # fmt: skip
     return "\n".join(lines)
 
 

@@ -72,27 +72,87 @@ def updates_as(row: Row, gram: np.ndarray, uz0: np.ndarray, uz1: np.ndarray, z: 
     }  # fmt: skip
 
 
-def smoothed(s: StudySimulator, run: str, factor: float, *, parts: Sequence[str] | None = None) -> StudySimulator:
-    """Shrink every change of an arm's updates by a factor; ``parts`` are the columns to write, all of them by default."""
+def smoothed(
+    s: StudySimulator, run: str, factor: float | Mapping[Key, float], *, parts: Sequence[str] | None = None
+) -> StudySimulator:
+    """Shrink every change of an arm's updates by a factor, one for all tokens or one for each.
+
+    ``parts`` are the columns of `update` to write; by default all, and what follows in vectors and maps.
+    """
     at = states(s)
+
+    def by(row: Row) -> float:
+        return factor[token(row)] if isinstance(factor, Mapping) else factor
 
     def smaller(row: Row) -> Row:
         n, uz0 = len(row["experts"]), np.array(row["uz0"])
-        scale = np.r_[np.ones(n), np.full(n, factor)]
+        scale = np.r_[np.ones(n), np.full(n, by(row))]
         gram = symmetric(row["gram"], 2 * n) * np.outer(scale, scale)
-        made = updates_as(row, gram, uz0, uz0 + factor * (np.array(row["uz1"]) - uz0), at[token(row)])
+        made = updates_as(row, gram, uz0, uz0 + by(row) * (np.array(row["uz1"]) - uz0), at[token(row)])
         made["y0_norm"] = row["y0_norm"]
         return made if parts is None else {k: v for k, v in made.items() if k in parts}
 
     def nearer(row: Row) -> Row:
-        v0 = np.array(row["v0"], dtype=np.float32)
-        return {"v1": (v0 + np.float32(factor) * (np.array(row["v1"], dtype=np.float32) - v0)).tolist()}
+        v0, v1 = np.array(row["v0"], dtype=np.float32), np.array(row["v1"], dtype=np.float32)
+        return {"v1": (v0 + np.float32(by(row)) * (v1 - v0)).tolist()}
 
     s = rewritten(s, "update", run, smaller)
     if parts is None:
         s = rewritten(s, "update_vector", run, nearer)
-        s = rewritten(s, "overlap", run, lambda r: {"drift_num": factor * r["drift_num"]})
+        if not isinstance(factor, Mapping):
+            s = rewritten(s, "overlap", run, lambda r: {"drift_num": factor * r["drift_num"]})
     return s
+
+
+def content_as(s: StudySimulator, run: str, level: Callable[[Key], float]) -> dict[Key, float]:
+    """Return per token the factor under which the change of content comes to a level."""
+    found = {}
+    for row in s.rows("update"):
+        if row["run_id"] == run:
+            n = len(row["experts"])
+            norms = np.sqrt(np.diagonal(symmetric(row["gram"], 2 * n)))
+            found[token(row)] = level(token(row)) * float(row["rho0"] @ norms[:n]) / float(row["rho1"] @ norms[n:])
+    return found
+
+
+def router_of_the_base(s: StudySimulator, run: str) -> StudySimulator:
+    """Give an arm the base's gain and router, and route its own states and the base's by them."""
+    base = {r["layer"]: r for r in s.rows("layer") if r["run_id"] == "base"}
+    columns = ("gain", "router_weight", "router_bias", "selection_bias")
+    of_base = digests_of(s, "base")
+    at = states(s)
+
+    def same_router(row: Row) -> Row:
+        digests = json.loads(row["tensor_digests"])
+        digests |= {k: v for k, v in of_base[row["layer"]].items() if k.startswith(("router.", "selection.", "norm."))}
+        return {**{c: base[row["layer"]][c] for c in columns}, "tensor_digests": canonical_json(digests).decode()}
+
+    def same_sets(row: Row) -> Row:
+        experts, n = row["experts"], len(row["experts"])
+        slots = [i for i, e in enumerate(experts) if row["in0"] >> i & 1 or e == row["pair_in"]]
+        both = np.r_[slots, n + np.array(slots)]
+        gram = symmetric(row["gram"], 2 * n)[np.ix_(both, both)]
+        of_zero = {"rho1": "rho0", "rho1_b_forced": "rho0_b", "dispatch1": "dispatch0"}
+        less = {**row, **{new: row[old] for new, old in of_zero.items()}}
+        less |= {name: [less[name][i] for i in slots] for name in ("experts", "rho0", "rho1")}
+        less["in0"] = less["in1"] = sum(1 << i for i, slot in enumerate(slots) if row["in0"] >> slot & 1)
+        uz0, uz1 = (np.array([row[name][i] for i in slots]) for name in ("uz0", "uz1"))
+        return {**less, **updates_as(less, gram, uz0, uz1, at[token(row)]), "y0_norm": row["y0_norm"]}
+
+    listed = {token(r): r for r in s.rows("update") if r["run_id"] == run}
+
+    def fewer_vectors(row: Row) -> Row:
+        mine = listed[token(row)]
+        slots = [i for i, e in enumerate(mine["experts"]) if mine["in0"] >> i & 1 or e == mine["pair_in"]]
+        return {v: np.array(row[v]).reshape(len(mine["experts"]), -1)[slots].reshape(-1).tolist() for v in ("v0", "v1")}
+
+    s = rewritten(
+        rewritten(rewritten(s, "layer", run, same_router), "update", run, same_sets),
+        "update_vector",
+        run,
+        fewer_vectors,
+    )
+    return states_moved_to(s, run, lambda _, row: (np.array(row["z"]), row["r"]))
 
 
 def turned_apart(s: StudySimulator, runs: Sequence[str]) -> StudySimulator:
@@ -118,8 +178,10 @@ def turned_apart(s: StudySimulator, runs: Sequence[str]) -> StudySimulator:
 # --- states and routing -------------------------------------------------------------------------------------------
 
 
-def states_moved_to(s: StudySimulator, run: str, z_of: Callable[[Key, np.ndarray], np.ndarray]) -> StudySimulator:
-    """Give an arm other states, and route them by its own stored router; ``z_of`` takes a token and the arm's own state.
+def states_moved_to(
+    s: StudySimulator, run: str, state_of: Callable[[Key, Row], tuple[np.ndarray, float]]
+) -> StudySimulator:
+    """Give an arm other states, and route them by its own stored router; ``state_of`` returns a token's state and its ``r``.
 
     For routers whose scores are logits of all experts, as OLMoE's are.
     """
@@ -128,7 +190,8 @@ def states_moved_to(s: StudySimulator, run: str, z_of: Callable[[Key, np.ndarray
     routed: dict[Key, Row] = {}
 
     def moved(row: Row) -> Row:
-        z = z_of(token(row), np.array(row["z"])).astype(np.float32)
+        z, r = state_of(token(row), row)
+        z = z.astype(np.float32)
         made = facts[row["layer"]]
         logits = (z.astype(np.float64) @ made.weights.T).astype(np.float32)
         order = np.argsort(-logits, kind="stable")
@@ -136,7 +199,13 @@ def states_moved_to(s: StudySimulator, run: str, z_of: Callable[[Key, np.ndarray
         margin = float(logits[order[k - 1]] - logits[order[k]])
         routed[token(row)] = {"experts": order[:k].tolist(), "competitor_out": int(order[k - 1]), "competitor_in": int(order[k]),
                               "margin": margin, "flags": 0}  # fmt: skip
-        return {"z": z.tolist(), "dispatch": logits.tolist(), "weights": weights.tolist(), "margin_logit": margin}
+        return {
+            "z": z.tolist(),
+            "r": r,
+            "dispatch": logits.tolist(),
+            "weights": weights.tolist(),
+            "margin_logit": margin,
+        }
 
     s = rewritten(s, "state", run, moved)
     return rewritten(s, "routing", run, lambda r: routed.get(token(r)))
