@@ -93,12 +93,12 @@ def values(found: Findings) -> Iterator[tuple[str, str, float | None]]:
         for domain in arm.damage:
             yield arm.arm, domain.definition, domain.delta_nll_nats
         yield arm.arm, arm.success.definition, arm.success.value
-        for stated in (*arm.reported, *arm.assumptions):
-            yield arm.arm, stated.definition, stated.value
+        yield from ((arm.arm, r.definition, r.value) for r in arm.reported)
+        yield from ((arm.arm, a.definition, a.value) for a in arm.assumptions)
     for pair in found.matched_success:
         yield "", pair.definition, pair.difference
-    for stated in (*found.base.reported, *found.base.assumptions):
-        yield "", stated.definition, stated.value
+    yield from (("", r.definition, r.value) for r in found.base.reported)
+    yield from (("", a.definition, a.value) for a in found.base.assumptions)
     for run in found.occupancy:
         yield "", run.definition, run.mean_cv_percent
 
