@@ -5,7 +5,7 @@ DEMO := .venv-demo
 PIP := -m pip --disable-pip-version-check -q
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-thorough test-pythons bench coverage fuzz lint types schema setup clean
+.PHONY: demo test test-thorough test-pythons bench coverage contracts fuzz lint types schema setup clean
 
 demo: $(DEMO)/installed  ## verify the shipped study's receipts against their evidence
 	@$(DEMO)/bin/python fixtures/scripts/show_study.py $(DEMO)/bin/atlas-verify
@@ -45,6 +45,9 @@ schema: $(VENV)/installed  ## regenerate schema.json and its shipped copy
 
 coverage: $(VENV)/installed  ## simulate how often the bounds miss, into docs/coverage.md
 	$(VENV)/bin/python -m benchmarks.coverage --write docs/coverage.md
+
+contracts: $(VENV)/installed  ## list the properties and their numbers of examples in docs/contracts.md
+	PYTHONPATH=tests:. $(VENV)/bin/python -m properties.table --write docs/contracts.md
 
 setup: $(VENV)/installed
 
