@@ -40,15 +40,25 @@ WITHOUT_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
 def holds(
-    subject: str, says: str, quick: int | None = None, thorough: int | None = None, *, costly: bool = False
+    subject: str,
+    says: str,
+    quick: int | None = None,
+    thorough: int | None = None,
+    *,
+    costly: bool = False,
+    part: str = "",
 ) -> Callable[[T], T]:
-    """Record what a test shows. With numbers it takes a Hypothesis test and sets how often it is tried."""
-    if (quick is None) != (thorough is None):
+    """Record what a test shows. With numbers it takes a Hypothesis test and sets how often it is tried.
+
+    A test without numbers tries every case; ``part`` says which of them in the quick profile, where not all. ``costly``
+    examples are not shrunk.
+    """
+    if (quick is None) != (thorough is None) or (part and quick is not None):
         raise ValueError("a property needs both numbers of examples, or none")
 
     def record(test: T) -> T:
         named: Any = test
-        CONTRACTS[f"{named.__module__.replace('.', '/')}.py::{named.__qualname__}"] = Contract(
+        CONTRACTS[f"{named.__module__.replace('.', '/')}.py::{named.__name__}"] = Contract(
             subject, says, quick, thorough
         )
         if quick is None or thorough is None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from documents.records import measurement
 from hypothesis import given
 from hypothesis import strategies as st
 from properties.contract import THOROUGH, holds
@@ -38,7 +39,7 @@ from atlas_schema.signing.statement import statement_bytes
 from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify import examine
 from atlas_schema.verify.authenticity import Signed
-from atlas_schema.verify.outcome import Code, Report, exit_code
+from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code
 from atlas_schema.verify.reading import pointer
 from atlas_schema.verify.verifier import Options, Submission, statement_over, verify
 
@@ -74,6 +75,7 @@ ARMS = ("frozen", "close", "rewritten")
 @holds(
     "less",
     "Every set of documents, rows, manifest and signature taken away: never a better code, never another verdict.",
+    part="one arm, small sets",
 )
 @pytest.mark.parametrize("arm", ARMS if THOROUGH else ARMS[2:])
 def test_parts_of_a_submission(arm: str) -> None:
@@ -307,6 +309,7 @@ def withdrawn(path: Path) -> bool:
 @holds(
     "less",
     "Any field of a measurement that supports nothing, taken away or blanked, supports no more; but a claim or a value itself.",
+    part="every third",
 )
 @pytest.mark.parametrize("name", UNSUPPORTED)
 def test_fields_of_measurements(name: str, unsupported: dict[str, Json]) -> None:
@@ -333,3 +336,35 @@ def test_rows_of_measurements() -> None:
     for gone in range(rows.n):
         kept = rows.take(np.array([at for at in range(rows.n) if at != gone]))
         assert exit_code(told(record, open_rows=lambda kept=kept: kept)) is Code.TAMPERED
+
+
+def test_what_the_page_calls_other_statements() -> None:
+    """`docs/contracts.md` lists what may be left out of a measurement and make it support more: these are other records."""
+
+    def statistical(m: Json) -> None:
+        m["licence"], m["claims"] = "statistical", [{**m["claims"][1], "strength": "statistical"}]
+        m["claims"][0]["statement"] = {
+            "operator": "greater_than",
+            "left": "perplexity[poetry]",
+            "right": "perplexity[code]",
+        }
+        m["series"] = m["series"][1:]
+
+    def of_one(m: Json) -> None:
+        statistical(m)
+        m["series"][0]["values"][0]["n"] = 1
+
+    def by_the_series(m: Json) -> None:
+        of_one(m)
+        m["series"][0]["values"][0]["n"] = None
+
+    assert exit_code(told(measurement(statistical))) is Code.VERIFIED
+    assert exit_code(told(measurement(of_one))) is Code.UNPROVEN
+    assert exit_code(told(measurement(by_the_series))) is Code.VERIFIED
+    wrong = bound(lambda m: m["series"][1]["values"][0].update(value="13.1"))
+    assert exit_code(told(wrong, open_rows=measured)) is Code.DIVERGED
+    wrong["evidence"] = wrong["series"][1]["values"][0]["rows"] = None
+    wrong["series"][1]["values"][0]["uncertainty"]["method"] = "stated"
+    unbound = told(wrong)
+    assert exit_code(unbound) is Code.VERIFIED
+    assert unbound.status(Channel.BINDING) is unbound.status(Channel.REPRODUCTION) is Status.NOT_APPLICABLE

@@ -77,7 +77,11 @@ def test_words_fall_into_the_kinds() -> None:
             assert int(exit_code(report("review", statuses, words))) == by_definition("review", statuses, words)
 
 
-@holds("exit code", "Profiles schema, offline and review: every combination of statuses has the defined code.")
+@holds(
+    "exit code",
+    "Profiles schema, offline and review: every combination of statuses has the defined code.",
+    part="two of nine verdicts",
+)
 @pytest.mark.parametrize("profile", ["schema", "offline", "review"])
 def test_every_report_has_the_defined_code(profile: str) -> None:
     kinds = SHOWN if THOROUGH or profile != "review" else SHOWN[:2]
@@ -102,7 +106,9 @@ WORSE = {
 """What a channel may become where less was shown, or something was contradicted."""
 
 
-@holds("exit code", "No channel that comes out worse gives a better code, whatever the others say.")
+@holds(
+    "exit code", "No channel that comes out worse gives a better code, whatever the others say.", part="every seventh"
+)
 @pytest.mark.parametrize("profile", ["schema", "offline", "review"])
 def test_a_worse_channel_never_gives_a_better_code(profile: str) -> None:
     """Better is later in the order 70, 2, 130, 3, 4, 5, 6, 1, 0."""
@@ -121,7 +127,7 @@ def _seldom(statuses: Iterator[tuple[Status, ...]]) -> Iterator[tuple[Status, ..
     return (s for at, s in enumerate(statuses) if at % 7 == 0)
 
 
-@holds("exit code", "One more required channel never gives a better code.")
+@holds("exit code", "One more required channel never gives a better code.", part="every seventh")
 def test_asking_for_more_never_gives_a_better_code() -> None:
     def code(
         required: tuple[Channel, ...], statuses: tuple[Status, ...], words: tuple[str | None, str | None, str]

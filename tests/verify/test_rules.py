@@ -69,6 +69,9 @@ def test_the_defect_is_caught_by_its_rule(name: str, written: Path, tmp_path: Pa
     for channel, result in report.channels.items():
         assert all(RULES[p.rule].channel is channel for p in result.problems)
         assert all(p.what and (p.path or p.where or p.document or p.stated) for p in result.problems)
+        assert all(p.position is not None for p in result.problems if p.path), (
+            "a field is told with its line and column"
+        )
 
 
 def test_every_rule_has_a_case() -> None:
