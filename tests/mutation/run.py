@@ -182,7 +182,7 @@ class Group:
 
     def _affordable(self, items: list[pytest.Item], seen: Seen) -> list[pytest.Item]:
         """Return as many of the first tests as patience lasts for."""
-        spent, chosen = 0.0, []
+        spent, chosen = 0.0, list[pytest.Item]()
         for item in items:
             spent += seen.seconds[item.nodeid]
             if spent > self.asked.patience and chosen:
@@ -305,7 +305,7 @@ def remember_studies() -> None:
             known[key] = plain(settings, *rest, **named)
         return known[key]
 
-    StudySimulator.make = make_once  # type: ignore[method-assign]
+    StudySimulator.make = make_once  # type: ignore[method-assign,assignment]
 
 
 def main(argv: Sequence[str]) -> int:

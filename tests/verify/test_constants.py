@@ -269,12 +269,12 @@ def test_the_pairs_are_the_most_visited_ones_ties_to_lower_ids(counts: list[int]
     assert [tuple(p) for p in chosen_pairs(visits, count).tolist()] == best
 
 
-def overlap_faults(run: str = "arm:close", **values: Any) -> list[str]:
+def overlap_faults(run: str = "arm:close", /, **values: Any) -> list[str]:
     s = study()
     base, mine = (s.source().read("overlap", (r, 1)) for r in ("base", run))
-    digests = [json.loads(s.source().read("layer", (r, 1))["tensor_digests"][0]) for r in (run, "base")]
+    own, of_base = (json.loads(s.source().read("layer", (r, 1))["tensor_digests"][0]) for r in (run, "base"))
     pairs = np.stack([mine["expert_a"], mine["expert_b"]], axis=1).astype(np.int64)
-    found = _check_numbers(altered(mine, **values), base, pairs, *digests, s.dims, 1e-9)
+    found = _check_numbers(altered(mine, **values), base, pairs, own, of_base, s.dims, 1e-9)
     assert {v.rule for v in found} <= {"ATL-R025"}
     return [v.what for v in found]
 
@@ -287,8 +287,8 @@ def test_what_maps_may_state_and_what_not() -> None:
     assert overlap_faults(cond=1.0 - 0.99e-6) == overlap_faults(cond=1.0) == []
     assert overlap_faults(cond=1.0 - 1.01e-6) == ["a condition number is below 1"]
     for name in ("residual", "drift_num"):
-        assert overlap_faults(**{name: 0.0}) == []
-        assert overlap_faults(**{name: -1e-12}) == ["a residual or drift is negative"]
+        assert overlap_faults("arm:close", **{name: 0.0}) == []
+        assert overlap_faults("arm:close", **{name: -1e-12}) == ["a residual or drift is negative"]
     assert overlap_faults(visits=0) == ["a pair without visits has a residual or a drift"]
     assert overlap_faults(visits=0, residual=0.0, drift_num=0.0, drift_den=0.0)[0].startswith(
         "the size of the base's maps"
