@@ -88,6 +88,13 @@ def test_who_signed_instead_is_named_as_they_say_and_only_then() -> None:
     assert [(p.stated, p.unproven) for p in fewer] == [("1 of your keys", True)]
 
 
+def test_a_long_type_is_quoted_in_part() -> None:
+    kind = "application/" + "x" * 300
+    made = Envelope(kind, payload(), (Signature(key(1).sign(pae(kind, payload())), key(1).public.fingerprint),))
+    (problem,) = verify(signed(made), OFFLINE).channels[Channel.AUTHENTICITY].problems
+    assert (problem.rule, len(problem.stated)) == ("ATL-K004", 120)
+
+
 def test_without_a_key_nothing_of_a_signature_is_read() -> None:
     report = verify(signed(b"\xff not an envelope"), Options())
     assert exit_code(report) is Code.VERIFIED

@@ -342,3 +342,15 @@ def test_every_wrong_field_of_a_document_is_named_where_it_stands() -> None:
         assert problem.position is not None
         line, column = problem.position
         assert raw.decode().splitlines()[line - 1][column - 1 :].startswith(text)
+
+
+def test_runs_that_lack_or_exceed_the_planned_ones_are_named_apart() -> None:
+    def told(change: Change) -> str:
+        made = as_json(honest())
+        change(made)
+        found = verified(study(), made).channels[Channel.CONTRACT].problems
+        assert [p.rule for p in found] == ["ATL-C009"]
+        return found[0].stated
+
+    assert told(lambda r: r["subjects"].pop(0)) == "without arm:close; beyond none"
+    assert told(lambda r: r["subjects"].append({**r["subjects"][-1], "run_id": "null:zzz"})) == "without none; beyond null:zzz"
