@@ -247,6 +247,10 @@ def run_anew(root: Path, path: Path, name: str, mutated: str, nodes: Sequence[st
     sys.meta_path.insert(0, _Mutated(name, path, mutated))
     watch = FirstFailure()
     code = pytest.main([*COLLECTING, "-x", *nodes], plugins=[watch])
+    if code == pytest.ExitCode.USAGE_ERROR:  # tests are named after values that the mutant changed: then by file
+        code = pytest.main([*COLLECTING, "-x", *dict.fromkeys(n.partition("::")[0] for n in nodes)], plugins=[watch])
+    if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED) and not watch.failed:
+        raise RuntimeError(f"pytest could not run {nodes[:3]}")
     return watch.failed or (None if code == 0 else f"pytest ended with {int(code)}")
 
 
