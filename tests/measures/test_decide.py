@@ -67,10 +67,12 @@ def test_states_are_those_of_the_list_also_where_a_bound_meets_the_threshold(
         assert found.reason
 
 
+@pytest.mark.parametrize("floor", [None, 0.0, 0.25])
+@pytest.mark.parametrize("lower", [None, 0.5])
 @pytest.mark.parametrize("method", METHODS)
-def test_strictly_below_is_below_by_the_strict_bound_too(method: Method) -> None:
+def test_strictly_below_is_below_by_the_strict_bound_too(method: Method, lower: float | None, floor: float | None) -> None:
     for upper, strict, error, strict_error in product(GRID, GRID, (None, 0.0, 0.0625), (None, 0.0, 0.0625)):
-        found = decide(interval(method, None, upper, error, strict, strict_error), 0.25, RULE, 0.0)
+        found = decide(interval(method, lower, upper, error, strict, strict_error), 0.25, RULE, floor)
         margin = Fraction(0) if method == "rare_events" else Fraction(ERRORS) * Fraction(strict_error or 0.0)
         known = strict is not None and (method == "rare_events" or strict_error is not None)
         holds = found.state == "below" and known and Fraction(strict or 0.0) + margin < Fraction(1, 4)
@@ -122,9 +124,10 @@ def test_scores_match_or_differ_also_where_the_interval_meets_the_tolerance() ->
         outside = Fraction(lower) - margin > edge or Fraction(upper) + margin < -edge
         expected = "matched" if inside else "different" if outside else "undetermined"
         assert _state(found, 0.25, ERRORS)[0] == expected, (lower, upper, error)
-    for missing in ("lower", "upper", "error"):
-        sure = replace(interval("bootstrap", None, 0.0, 0.0), lower=0.0)
-        assert _state(replace(sure, **{missing: None}), 0.25, ERRORS)[0] == "undetermined"
+    sure = replace(interval("bootstrap", None, 0.0, 0.0), lower=0.0)
+    assert _state(sure, 0.25, ERRORS)[0] == "matched"
+    for lacking in (replace(sure, lower=None), replace(sure, upper=None), replace(sure, error=None)):
+        assert _state(lacking, 0.25, ERRORS)[0] == "undetermined"
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 8, 127, 2**17 + 1, 2**18 - 1])

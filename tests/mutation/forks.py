@@ -166,29 +166,29 @@ def put_in_place(path: Path, source: str, mutated: str, live: Sequence[FunctionT
     return True
 
 
-class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
+class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Imports one module from a text in place of its file."""
 
     def __init__(self, name: str, path: Path, source: str) -> None:
         self.name, self.path, self.source = name, path, source
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> Any:
-        return importlib.util.spec_from_loader(fullname, self) if fullname == self.name else None
+        return importlib.util.spec_from_loader(fullname, self, origin=str(self.path)) if fullname == self.name else None
 
-    def get_filename(self, fullname: str) -> str:
-        return str(self.path)
+    def get_source(self, fullname: str) -> str:
+        return self.source
 
-    def get_data(self, path: str | os.PathLike[str]) -> bytes:
-        return self.source.encode()
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self.source, str(self.path), "exec", dont_inherit=True)
 
-    def path_stats(self, path: str | os.PathLike[str]) -> Any:
-        raise OSError("never cached")
+    def is_package(self, fullname: str) -> bool:
+        return False
 
 
 def forget(root: Path, target: Path) -> None:
     """Remove a module, and all below `root` that import it however indirectly, from what is imported."""
-    files = {name: Path(m.__file__) for name, m in list(sys.modules.items())
-             if getattr(m, "__file__", None) and Path(m.__file__ or "").is_relative_to(root)}  # fmt: skip
+    found = {name: getattr(m, "__file__", None) for name, m in list(sys.modules.items())}
+    files = {name: Path(file) for name, file in found.items() if file and Path(file).is_relative_to(root)}
     names = {name: _imported(path) for name, path in files.items() if path.suffix == ".py"}
     lost = {name for name, path in files.items() if path == target}
     grown = True
@@ -247,6 +247,10 @@ def run_anew(root: Path, path: Path, name: str, mutated: str, nodes: Sequence[st
     sys.meta_path.insert(0, _Mutated(name, path, mutated))
     watch = FirstFailure()
     code = pytest.main([*COLLECTING, "-x", *nodes], plugins=[watch])
+    if code == pytest.ExitCode.USAGE_ERROR:  # tests are named after values that the mutant changed: then by file
+        code = pytest.main([*COLLECTING, "-x", *dict.fromkeys(n.partition("::")[0] for n in nodes)], plugins=[watch])
+    if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED) and not watch.failed:
+        raise RuntimeError(f"pytest could not run {nodes[:3]}")
     return watch.failed or (None if code == 0 else f"pytest ended with {int(code)}")
 
 

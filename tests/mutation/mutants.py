@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,12 +51,35 @@ class Mutant:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """Mutants drawn of one module, how many were possible at their places, and how many were left out by rule."""
+class Place:
+    """Where a kind of change applies, and what Cosmic Ray offers there: operators with their occurrence in the file."""
 
-    mutants: tuple[Mutant, ...]
-    possible: int
+    family: str
+    spot: Range
+    options: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The places of one module in the order in which the seed asks for them, and how many replacements the rules leave out."""
+
+    path: str
+    source: str
+    seed: int
+    places: tuple[Place, ...]
     excluded: int
+
+    @property
+    def possible(self) -> int:
+        """All replacements that are offered."""
+        return sum(len(p.options) for p in self.places)
+
+    def mutants(self) -> Iterator[Mutant]:
+        """Draw one mutant at each place, lazily."""
+        for place in self.places:
+            drawn = _drawn(self.path, self.source, self.seed, place)
+            if drawn is not None:
+                yield drawn
 
 
 def family(operator: str) -> str:
@@ -69,10 +93,10 @@ def family(operator: str) -> str:
 
 
 def make(path: str, seed: int) -> Made:
-    """Draw one mutant at every place of a source file (`path` below the root) that no rule leaves out."""
+    """Find every place of a source file (`path` below the root) that no rule leaves out."""
     source = (ROOT / path).read_text(encoding="utf-8")
     left_out = list(_left_out(source))
-    places: dict[tuple[str, Range], list[tuple[str, int]]] = {}
+    places: dict[tuple[Range, str], list[tuple[str, int]]] = {}
     excluded = 0
     nodes = list(ast_nodes(get_ast(source)))
     provider = OperatorProvider()
@@ -85,13 +109,14 @@ def make(path: str, seed: int) -> Made:
             if name.partition("_")[2] in IDENTITY or any(a <= start and stop <= b for a, b in left_out):
                 excluded += 1
             else:
-                places.setdefault((family(name), (start, stop)), []).append((name, occurrence))
-    mutants = [_drawn(path, source, seed, kind, spot, options) for (kind, spot), options in places.items()]
-    ordered = sorted((m for m in mutants if m is not None), key=lambda m: (m.line, m.family, m.after))
-    return Made(tuple(ordered), sum(map(len, places.values())), excluded)
+                places.setdefault(((start, stop), family(name)), []).append((name, occurrence))
+    found = [Place(kind, spot, tuple(options)) for (spot, kind), options in sorted(places.items())]
+    random.Random(f"{seed} {path}").shuffle(found)
+    return Made(path, source, seed, tuple(found), excluded)
 
 
-def _drawn(path: str, source: str, seed: int, kind: str, spot: Range, options: list[tuple[str, int]]) -> Mutant | None:
+def _drawn(path: str, source: str, seed: int, place: Place) -> Mutant | None:
+    kind, spot, options = place.family, place.spot, place.options
     lines = source.splitlines()
     line = spot[0][0]
     # Drawn from what stands there, not from where it stands: lines that move keep their mutants.

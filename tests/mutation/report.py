@@ -23,7 +23,8 @@ def table(result: Mapping[str, Any]) -> str:
     some = total["run"] < total["places"]
     which = (
         f"A place is a piece of source and a kind of change (an operator, a comparison, the boundary of a comparison, a number, a condition, "
-        f"a loop, a constant, a decorator); of the replacements that Cosmic Ray offers there, {total['possible']:,} in all, the seed draws one. "
+        f"a loop, a constant, a decorator); of the replacements that Cosmic Ray offers there, {total['possible']:,} in all, the seed draws "
+        "one. "
         + (
             f"Of the {total['places']:,} places, at most {result['sample']} of each module were run, drawn by the same seed. "
             if some
@@ -35,8 +36,8 @@ def table(result: Mapping[str, Any]) -> str:
         f"A mutant meets the tests of `tests/mutation/targets.toml` that execute the changed statement, until one fails; where they would take "
         f"longer than {result['patience']:g} s of processor time, the likeliest of them. "
         "*By time limit* ended at three times what those tests take. "
-        "What survived is listed line by line with the reason why no test could fail, in `tests/mutation/survivors.toml`; the command exits 1 for "
-        "a survivor without a reason, and names reasons whose mutant was noticed."
+        "What survived is listed line by line with the reason why no test could fail, in `tests/mutation/survivors.toml`; the command exits 1 "
+        "for a survivor without a reason, and names reasons whose mutant was noticed."
     )
     lines = [
         "| module | places | mutants run | killed | by time limit | survived, explained | survived, unexplained | noticed |",
@@ -45,7 +46,8 @@ def table(result: Mapping[str, Any]) -> str:
         row("all", total),
     ]
     return (
-        f"`make mutants`, {result['date']}, seed {result['seed']}: {total['run']:,} mutants run, {total['killed'] + total['timeouts']:,} noticed, "
+        f"`make mutants`, {result['date']}, seed {result['seed']}: {total['run']:,} mutants run, {total['killed'] + total['timeouts']:,} "
+        "noticed, "
         f"{score(total)} (exact binomial 95 % interval {low:.1%} to {high:.1%}, as if each were drawn by itself). "
         f"{which}\n\n{how}\n\n" + "\n".join(lines)
     )

@@ -11,9 +11,9 @@ import argparse
 import functools
 import hashlib
 import importlib
+import itertools
 import json
 import os
-import random
 import re
 import sys
 import time
@@ -33,9 +33,10 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import pytest  # noqa: E402
 from mutation.forks import COLLECTING, Seen, baseline, functions_of, in_fork, put_in_place, run_anew, run_items  # noqa: E402
-from mutation.mutants import Mutant, function_lines, make, statement  # noqa: E402
+from mutation.mutants import Made, Mutant, function_lines, make, statement  # noqa: E402
 
 SEED = 5
+ROUND = 8
 NAME = "tests/mutation/run.py"
 RESULT, SURVIVORS, TARGETS = HERE / "result.json", HERE / "survivors.toml", HERE / "targets.toml"
 NOTES = ROOT / ".mutation" / "state.jsonl"
@@ -65,6 +66,24 @@ class Counted:
     timeouts: int = 0
     explained: int = 0
     unexplained: int = 0
+
+
+@dataclass(slots=True)
+class Work:
+    """One module under mutation: its places, its functions as they live in this process, and what was counted so far."""
+
+    path: str
+    digest: str
+    made: Made
+    mutants: Iterator[Mutant]
+    live: list[FunctionType]
+    counted: Counted
+
+    @classmethod
+    def of(cls, path: str, seed: int) -> Work:
+        made, file = make(path, seed), ROOT / path
+        counted = Counted(len(made.places), made.possible, made.excluded)
+        return cls(path, digest(made.source.encode()), made, made.mutants(), functions_of([file])[str(file)], counted)
 
 
 # --- one group of modules and tests -------------------------------------------------------------------------------
@@ -97,8 +116,15 @@ class Group:
             self.error = "without any mutation a test fails: " + seen.failed[0]
             return True
         say(f"{len(session.items)} tests, {sum(seen.seconds.values()):.0f} s of processor time without mutation")
-        for module in self.modules:
-            self._module(session, module, seen)
+        work = [Work.of(module, self.asked.seed) for module in self.modules]
+        self.made = {w.path: w.counted for w in work}
+        started = time.monotonic()
+        # In rounds, so that where time ends every module has had its share.
+        for _ in range(0, max(len(w.made.places) for w in work), ROUND):
+            for one in work:
+                self._round(session, one, seen)
+                if self.asked.minutes is not None and time.monotonic() - started > 60 * self.asked.minutes:
+                    return True
         return True
 
     def _seen(self, session: pytest.Session, paths: Sequence[Path], kept: Sequence[Any]) -> Seen:
@@ -127,35 +153,31 @@ class Group:
             raise RuntimeError(f"{self.target['warm']} must not execute {sorted(executed)}")
         return kept
 
-    def _module(self, session: pytest.Session, module: str, seen: Seen) -> None:
-        path = ROOT / module
-        source = path.read_text(encoding="utf-8")
-        made, started = make(module, self.asked.seed), time.monotonic()
-        mutants = list(made.mutants)
-        if self.asked.sample is not None:
-            random.Random(f"{self.asked.seed} {module}").shuffle(mutants)  # a larger sample holds a smaller one
-            mutants = mutants[: self.asked.sample]
-        live = functions_of([path])[str(path)]
-        self.made[module] = Counted(len(made.mutants), made.possible, made.excluded)
-        survived = 0
-        for mutant in mutants:
-            fate = self.asked.known(mutant.key, digest(source.encode()), self.tests_digest)
+    def _round(self, session: pytest.Session, work: Work, seen: Seen) -> None:
+        """Run the next mutants of one module."""
+        started, tried, survived = time.monotonic(), 0, 0
+        room = ROUND if self.asked.sample is None else min(ROUND, self.asked.sample - work.counted.run)
+        for mutant in itertools.islice(work.mutants, max(0, room)):
+            fate = self.asked.known(mutant.key, work.digest, self.tests_digest)
             if fate is None:
-                fate = self._try(session, path, source, mutant, live, seen)
+                fate = self._try(session, work, mutant, seen)
                 self.asked.note(fate)
-            survived += fate.status == "survived"
+            tried, survived = tried + 1, survived + (fate.status == "survived")
+            work.counted.run += 1
             self.found.append((mutant, fate))
-        say(f"{module:<48} {len(mutants):>4} mutants, {survived:>3} survived, {time.monotonic() - started:>6.0f} s")
+        if tried:
+            say(f"{work.path:<48} {work.counted.run:>4} of {len(work.made.places):>4}, {survived:>2} of these {tried} survived, "
+                f"{time.monotonic() - started:>5.0f} s")  # fmt: skip
 
-    def _try(
-        self, session: pytest.Session, path: Path, source: str, mutant: Mutant, live: Sequence[FunctionType], seen: Seen
-    ) -> Fate:
+    def _try(self, session: pytest.Session, work: Work, mutant: Mutant, seen: Seen) -> Fate:
         """Run one mutant."""
+        path, source, live = ROOT / work.path, work.made.source, work.live
+
         covering = seen.tests_of(path, statement(source, mutant.line))
         everywhere = seen.tests_of_file(path)
         name = dotted(mutant.path)
 
-        def work() -> str:
+        def meet() -> str:
             if put_in_place(path, source, mutant.source, live):
                 chosen = self._ordered(mutant, source, [i for i in session.items if i.nodeid in covering], seen)
                 failed = run_items(session, self._affordable(chosen, seen))
@@ -167,7 +189,7 @@ class Group:
             return failed or "survived"
 
         limit = 20 + int(3 * min(self.asked.patience, sum(seen.seconds[t] for t in everywhere)))
-        ended = in_fork(work, limit)
+        ended = in_fork(meet, limit)
         status = "survived" if ended.output == "survived" else "timeout" if ended.timeout else "killed"
         by = ended.output if status == "killed" and ended.output else "the process ended" if status == "killed" else ""
         if status == "killed":
@@ -178,11 +200,11 @@ class Group:
                 if by in known:
                     known.remove(by)
                 known.insert(0, by)
-        return Fate(mutant.key, digest(source.encode()), self.tests_digest, status, by)
+        return Fate(mutant.key, work.digest, self.tests_digest, status, by)
 
     def _affordable(self, items: list[pytest.Item], seen: Seen) -> list[pytest.Item]:
         """Return as many of the first tests as patience lasts for."""
-        spent, chosen = 0.0, []
+        spent, chosen = 0.0, list[pytest.Item]()
         for item in items:
             spent += seen.seconds[item.nodeid]
             if spent > self.asked.patience and chosen:
@@ -242,6 +264,7 @@ class Asked:
     seed: int
     sample: int | None
     patience: float
+    minutes: float | None
     resume: bool
     resumed: dict[str, Fate]
 
@@ -305,7 +328,7 @@ def remember_studies() -> None:
             known[key] = plain(settings, *rest, **named)
         return known[key]
 
-    StudySimulator.make = make_once  # type: ignore[method-assign]
+    StudySimulator.make = make_once  # type: ignore[method-assign,assignment]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -313,6 +336,9 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="paths that modules begin with")
     parser.add_argument("--sample", type=int, help="at most so many mutants of each module")
+    parser.add_argument(
+        "--minutes", type=float, help="after how long each group of modules ends, all modules at about the same share"
+    )
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument(
         "--patience", type=float, default=30.0, help="seconds of tests after which a mutant is called a survivor"
@@ -329,7 +355,7 @@ def main(argv: Sequence[str]) -> int:
             resumed[fate.key] = fate
     elif NOTES.exists() and not options.only and options.sample is None:
         NOTES.unlink()
-    asked = Asked(options.seed, options.sample, options.patience, options.resume, resumed)
+    asked = Asked(options.seed, options.sample, options.patience, options.minutes, options.resume, resumed)
     remember_studies()
     found: list[tuple[Mutant, Fate]] = []
     made: dict[str, Counted] = {}
@@ -352,7 +378,6 @@ def conclude(found: Sequence[tuple[Mutant, Fate]], made: Mapping[str, Counted], 
     unexplained = []
     for mutant, fate in found:
         count = counts[mutant.path]
-        count.run += 1
         count.killed += fate.status == "killed"
         count.timeouts += fate.status == "timeout"
         if fate.status == "survived":

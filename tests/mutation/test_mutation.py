@@ -57,6 +57,7 @@ def test_watched():
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     (tmp_path / "planted.py").write_text(PLANTED)
     (tmp_path / "test_planted.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = thorough: as in the project\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     spec = importlib.util.find_spec("planted")
     assert spec is not None
@@ -112,6 +113,13 @@ def test_a_wrapped_function_is_changed_where_everyone_holds_it(planted: ModuleTy
     assert in_fork(work, 20).output == "42"
 
 
+def test_tests_that_cannot_run_notice_nothing(planted: ModuleType) -> None:
+    path = Path(str(planted.__file__))
+    nowhere = [str(path.parent / "test_nowhere.py")]
+    with pytest.raises(RuntimeError, match="could not run"):
+        in_fork(lambda: run_anew(path.parent, path, "planted", PLANTED, nowhere) or "survived", 20)
+
+
 def test_a_mutant_that_never_ends_is_ended() -> None:
     def endless() -> str:
         while True:
@@ -161,16 +169,17 @@ def test_mutants_are_the_operators_own_and_the_rules_leave_out_what_they_name(tm
         '    return f"{x - 3}"\n'
     )
     made = make(str(path), 5)
-    lines = Counter((m.line, m.family) for m in made.mutants)
+    mutants = list(made.mutants())
+    lines = Counter((m.line, m.family) for m in mutants)
     assert lines == {
         (3, "number"): 1, (5, "AddNot"): 1, (5, "boundary"): 1, (5, "comparison"): 1, (6, "number"): 1, (6, "binary"): 1,
         (7, "number"): 1, (7, "binary"): 1,
     }  # fmt: skip
-    assert [m.after for m in made.mutants if m.family == "boundary"] == ["if x <= y:"]
+    assert [m.after for m in mutants if m.family == "boundary"] == ["if x <= y:"]
     assert made.excluded > 20  # both annotations with `|`, and the message's arithmetic
-    assert [m.after for m in make(str(path), 5).mutants] == [m.after for m in made.mutants]
-    assert [m.after for m in make(str(path), 6).mutants] != [m.after for m in made.mutants]
-    for mutant in made.mutants:
+    assert [m.after for m in make(str(path), 5).mutants()] == [m.after for m in mutants]
+    assert [m.after for m in make(str(path), 6).mutants()] != [m.after for m in mutants]
+    for mutant in mutants:
         ast.parse(mutant.source)
         assert mutant.before != mutant.after
         assert mutant.function == "f"

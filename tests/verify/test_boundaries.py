@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -86,7 +87,7 @@ def test_the_shortest_window_holds_its_positions_and_no_more() -> None:
     shortest = min(w.n_tokens for w in study().preregistration.windows)
     per_window = study().preregistration.positions_per_window
     for first, rules in ((shortest - per_window, []), (shortest - per_window + 1, ["C008 windows"])):
-        assert planned(lambda made, first=first: made.update(first_allowed_position=first)) == rules
+        assert planned(partial(merge, changes={"first_allowed_position": first})) == rules
 
 
 @pytest.mark.parametrize(("beyond", "rules"), [(0, []), (1, ["C008 windows/3/predicted_bytes"])])
@@ -146,9 +147,8 @@ def test_every_count_of_rows_follows_from_the_plan(name: str) -> None:
         made = plan(lambda _: None, contract())
         rows = made.expected_rows.model_copy(update={name: getattr(made.expected_rows, name) + by})
         wrong = made.model_copy(update={"expected_rows": rows})
-        assert fired(lambda result, wrong=wrong: consistency.check_preregistration(wrong, contract(), result)) == [
-            f"C008 expected_rows/{name}"
-        ]
+        check = partial(consistency.check_preregistration, wrong, contract())
+        assert fired(check) == [f"C008 expected_rows/{name}"]
 
 
 def history(change: Callable[[list[Json]], None], steps: int | None = None) -> list[str]:
@@ -280,8 +280,8 @@ def test_a_count_of_rows_is_another_whichever_is_larger(by: int) -> None:
 @pytest.mark.parametrize("other", ["a", "zzz"])
 def test_another_name_is_another_whichever_sorts_first(other: str) -> None:
     for changes in ({"damage": {"definition": f"damage.{other}/1"}}, {"success": {"definition": f"success.{other}/1"}}):
-        made = contract(lambda c, changes=changes: merge(c, changes))
-        assert fired(lambda r, made=made: consistency.check_contract(made, r)) == ["C001"]
+        made = contract(partial(merge, changes=changes))
+        assert fired(partial(consistency.check_contract, made)) == ["C001"]
     judged_by = contract(lambda c: c.update(id=f"{other}.v1"))
     cites = plan(lambda _: None, contract())
     assert fired(lambda r: consistency.check_preregistration(cites, judged_by, r)) == ["C003 contract"]
@@ -342,3 +342,15 @@ def test_every_wrong_field_of_a_document_is_named_where_it_stands() -> None:
         assert problem.position is not None
         line, column = problem.position
         assert raw.decode().splitlines()[line - 1][column - 1 :].startswith(text)
+
+
+def test_runs_that_lack_or_exceed_the_planned_ones_are_named_apart() -> None:
+    def told(change: Change) -> str:
+        made = as_json(honest())
+        change(made)
+        found = verified(study(), made).channels[Channel.CONTRACT].problems
+        assert [p.rule for p in found] == ["ATL-C009"]
+        return found[0].stated
+
+    assert told(lambda r: r["subjects"].pop(0)) == "without arm:close; beyond none"
+    assert told(lambda r: r["subjects"].append({**r["subjects"][-1], "run_id": "null:zzz"})) == "without none; beyond null:zzz"

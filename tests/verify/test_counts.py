@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from verify.forging import as_json, honest, reissued, study, verified
 from verify.test_authenticity import FILES, REVIEW, by, plain, signed
 
+from atlas_schema.signing.sigstore_bundle import SigstoreTrust
 from atlas_schema.verify.binding import check_binding
 from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Report, Status, exit_code
 from atlas_schema.verify.verifier import Options, verify
@@ -76,6 +78,14 @@ def test_what_is_absent_is_a_gap_in_the_denominator() -> None:
         result = report.channels[channel]
         assert (result.total - result.checked, result.status) == (1, Status.UNPROVEN), change
         assert exit_code(report) is Code.UNPROVEN
+
+
+def test_a_bundle_that_is_asked_for_and_absent_is_one_gap() -> None:
+    asked = Options(sigstore=SigstoreTrust(Path("trusted_root.json"), "technician@example.org", "https://accounts.example.org"))
+    report = verify(plain(), asked)
+    result = report.channels[Channel.AUTHENTICITY]
+    assert (result.checked, result.total, [p.rule for p in result.problems]) == (0, 1, ["ATL-K007"])
+    assert exit_code(report) is Code.UNPROVEN
 
 
 def test_files_that_cannot_be_compared_are_a_gap_each() -> None:

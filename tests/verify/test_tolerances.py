@@ -330,9 +330,9 @@ def test_8_weights_follow_from_same_state_scores(name: str) -> None:
         bits0 = int(x.update["in0"][at])
         forced = sorted((e for i, e in enumerate(experts) if bits0 >> i & 1), key=lambda e: -zero[e])
         column = "rho0_b" if side == "0" else "rho1_b_forced"
-        check = lambda v, column=column: x.check(changed(x.update, column, at, v))  # noqa: E731
+        of_pair = lambda v, column=column: x.check(changed(x.update, column, at, v))  # noqa: E731
         tolerance = 4 * A * U * max(model.slack(scores, forced))
-        holds(model.weights(scores, forced)[k - 1], tolerance, check, "ATL-R008", f"{column} is not")
+        holds(model.weights(scores, forced)[k - 1], tolerance, of_pair, "ATL-R008", f"{column} is not")
 
 
 @each
