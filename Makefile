@@ -59,3 +59,7 @@ clean:
 fuzz: $(VENV)/installed  ## fuzz readers, digests and "change anything, must not verify": SECONDS=60 each
 	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[fuzz]"
 	$(VENV)/bin/python tests/fuzz/run.py $(or $(SECONDS),60)
+
+.PHONY: vectors
+vectors: $(VENV)/installed  ## write the conformance corpus, contracts/vectors, from the cases of the test suite
+	$(VENV)/bin/python tests/conformance/generate.py
