@@ -63,3 +63,7 @@ fuzz: $(VENV)/installed  ## fuzz readers, digests and "change anything, must not
 .PHONY: vectors
 vectors: $(VENV)/installed  ## write the conformance corpus, contracts/vectors, from the cases of the test suite
 	$(VENV)/bin/python tests/conformance/generate.py
+
+.PHONY: adequacy
+adequacy: $(VENV)/installed  ## measure which wrong verifiers the corpus tells apart, into docs/attacks.md and the corpus's page
+	$(VENV)/bin/python tests/conformance/adequacy.py --write

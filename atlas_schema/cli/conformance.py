@@ -32,7 +32,8 @@ def conformance_run(
     without: Annotated[
         list[str] | None, typer.Option(help=f"Leave out cases that need this, repeatable: {', '.join(ABILITIES)}.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Cases at a time; default: one per processor.")] = os.cpu_count() or 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Cases at a time; default: one per processor.")] = os.cpu_count()
+    or 1,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one case may take.")] = 120.0,
     report: Annotated[str, typer.Option(help="text or json.")] = "text",
 ) -> None:
@@ -52,7 +53,11 @@ def conformance_run(
     results = drive(cases, command, code_only=exit_code_only, seconds=timeout, jobs=jobs,
                     told=lambda result: _tell(result, corpus) if text else None)  # fmt: skip
     wrong = [result for result in results if not result.passed]
-    typer.echo(_summary(results, wrong, left_out, exit_code_only) if text else _as_json(verifier, results, left_out, exit_code_only))
+    typer.echo(
+        _summary(results, wrong, left_out, exit_code_only)
+        if text
+        else _as_json(verifier, results, left_out, exit_code_only)
+    )
     raise typer.Exit(1 if wrong else 0)
 
 
@@ -70,7 +75,9 @@ def conformance_lay(case: str, folder: Path, corpus: Corpus = CORPUS) -> None:
     lay_out(found[0], folder)
     wanted = found[0].expected
     typer.echo(f"cd {shlex.quote(str(folder))}; VERIFIER {shlex.join(wanted.arguments)}")
-    typer.echo(f"expected: exit code {wanted.exit_code}; rules {' '.join(wanted.rules) or 'none'}; verdict {wanted.verdict or 'none'}")
+    typer.echo(
+        f"expected: exit code {wanted.exit_code}; rules {' '.join(wanted.rules) or 'none'}; verdict {wanted.verdict or 'none'}"
+    )
 
 
 def _tell(result: Result, corpus: Path) -> None:
@@ -81,15 +88,18 @@ def _tell(result: Result, corpus: Path) -> None:
     typer.echo(printable(f"FAIL {result.name}: {wrong}"))
     if result.said:
         typer.echo(printable(f"     it said: {result.said}"))
-    typer.echo(printable(f"     to do: read {corpus / result.name / 'README.md'}; by hand: atlas conformance lay {result.name} FOLDER"))
+    typer.echo(
+        printable(
+            f"     to do: read {corpus / result.name / 'README.md'}; by hand: atlas conformance lay {result.name} FOLDER"
+        )
+    )
 
 
 def _summary(results: list[Result], wrong: list[Result], left_out: list[str], code_only: bool) -> str:
     out = f"; {len(left_out)} left out" if left_out else ""
     held = "exit codes" if code_only else "exit codes, verdicts, channels and rules"
-    if wrong:
-        return f"{len(results)} cases: {len(wrong)} not as expected ({held} compared{out})"
-    return f"{len(results)} cases: all as expected ({held} compared{out})"
+    many = f"{len(results)} case{'' if len(results) == 1 else 's'}"
+    return f"{many}: {f'{len(wrong)} not' if wrong else 'all'} as expected ({held} compared{out})"
 
 
 def _as_json(verifier: str, results: list[Result], left_out: list[str], code_only: bool) -> str:

@@ -27,7 +27,9 @@ WHERE = (
     "get either, and name the folder with --corpus"
 )
 CaseName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,79}$")]
-PlainPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$", max_length=200)]
+PlainPath = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$", max_length=200)
+]
 """A relative path whose parts begin with neither a dot nor a slash: no ``..``, nothing absolute, nothing hidden."""
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 RuleId = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}-[A-Z][0-9]{3}$")]
@@ -63,19 +65,29 @@ class Case:
     expected: Expected
 
 
-def read_corpus(folder: Path, pattern: str = "*", without: frozenset[str] = frozenset()) -> tuple[list[Case], list[str]]:
+def read_corpus(
+    folder: Path, pattern: str = "*", without: frozenset[str] = frozenset()
+) -> tuple[list[Case], list[str]]:
     """Return the cases whose names match, in order of name, and the names of those left out for what they need.
 
     Raises `UsageError` for a folder that is no corpus, and where any of its cases is not one.
     """
     if not folder.is_dir():
         raise UsageError("There is no corpus here.", where=str(folder), todo=WHERE)
-    names = sorted(e.name for e in os.scandir(folder) if e.is_dir(follow_symlinks=False) and (folder / e.name / EXPECTED).exists())
+    names = sorted(
+        e.name for e in os.scandir(folder) if e.is_dir(follow_symlinks=False) and (folder / e.name / EXPECTED).exists()
+    )
     if not names:
-        raise UsageError("This folder holds no cases.", where=str(folder), expected=f"folders with a file {EXPECTED}", todo=WHERE)
+        raise UsageError(
+            "This folder holds no cases.", where=str(folder), expected=f"folders with a file {EXPECTED}", todo=WHERE
+        )
     chosen = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
     if not chosen:
-        raise UsageError("No case has such a name.", found=pattern, expected=f"{names[0]} to {names[-1]}, or a pattern such as 'signed_*'")
+        raise UsageError(
+            "No case has such a name.",
+            found=pattern,
+            expected=f"{names[0]} to {names[-1]}, or a pattern such as 'signed_*'",
+        )
     cases = [Case(name, folder / name, _expected(folder / name / EXPECTED)) for name in chosen]
     for case in cases:
         if case.expected.base is not None and not (folder / case.expected.base).is_dir():

@@ -37,7 +37,9 @@ def command_of(text: str) -> tuple[str, ...]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UsageError("The verifier's command line cannot be read.", found=text, expected="words, quoted as for a shell") from error
+        raise UsageError(
+            "The verifier's command line cannot be read.", found=text, expected="words, quoted as for a shell"
+        ) from error
     if not words:
         raise UsageError("No verifier was named.", todo="--verifier atlas-verify, or the command that starts yours")
     program = shutil.which(words[0])
@@ -56,7 +58,7 @@ def run(command: tuple[str, ...], folder: Path, seconds: float) -> Ended:
                                        start_new_session=sys.platform != "win32")  # fmt: skip
         except OSError as error:
             raise UsageError("The verifier could not be started.", where=command[0], found=error.strerror or str(error),
-                             todo="check that it may be executed; a script needs a first line that names its interpreter") from error  # fmt: skip
+                             todo="check that it may be executed; a script names its interpreter in its first line") from error  # fmt: skip
         how = ""
         try:
             code = process.wait(seconds)

@@ -198,8 +198,8 @@ def _reversed(value: Any) -> Any:
 @case("Every object of every document has its members in reverse order.")
 def members_reordered() -> Report:
     s = study()
-    names = ("preregistration", "run_log", "contract")
-    return verified(s, _reversed(as_json(honest())), **{n: encoded(_reversed(as_json(getattr(s, n)))) for n in names})
+    plan, log, contract = (encoded(_reversed(as_json(d))) for d in (s.preregistration, s.run_log, s.contract))
+    return verified(s, _reversed(as_json(honest())), preregistration=plan, run_log=log, contract=contract)
 
 
 @case("Strings of the receipt are written with escapes.")
@@ -298,5 +298,3 @@ def prediction_settled() -> Report:
 @case("A prediction where a receipt was asked for.", Code.UNPROVEN)
 def prediction_for_a_receipt() -> Report:
     return told(prediction(), Options())
-
-

@@ -181,7 +181,9 @@ def _changed(made: Captured, worlds: Worlds, folder: Path) -> Captured:
     made.removed += [name for name in before if name not in now]
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
-            made.links[path.relative_to(folder).as_posix()] = Path(os.path.realpath(path)).relative_to(os.path.realpath(folder)).as_posix()
+            made.links[path.relative_to(folder).as_posix()] = (
+                Path(os.path.realpath(path)).relative_to(os.path.realpath(folder)).as_posix()
+            )
             made.needs.add("links")
     return made
 
@@ -268,7 +270,10 @@ def _options(made: Captured, submission: Submission, options: Options, worlds: W
         if submission.bundle is None:
             raise InexpressibleError("the command refuses an identity without a bundle, with exit code 2")
         made.needs.add("sigstore")
-        made.files |= {"receipt.sigstore.json": submission.bundle.raw, "trusted_root.json": options.sigstore.trusted_root.read_bytes()}
+        made.files |= {
+            "receipt.sigstore.json": submission.bundle.raw,
+            "trusted_root.json": options.sigstore.trusted_root.read_bytes(),
+        }
         add(["--sigstore-bundle", "receipt.sigstore.json", "--trusted-root", "trusted_root.json",
              "--identity", options.sigstore.identity, "--issuer", options.sigstore.issuer])  # fmt: skip
 
@@ -278,7 +283,11 @@ def _signature(made: Captured, submission: Submission, options: Options, worlds:
         raise InexpressibleError("the command refuses a threshold beyond the distinct keys, with exit code 2")
     if submission.manifest is None:
         raise InexpressibleError("a verifier that is given files can always list them")
-    if submission.manifest() != manifest(worlds.folder / "base" / "evidence") and made.base == "base" and not made.needs:
+    if (
+        submission.manifest() != manifest(worlds.folder / "base" / "evidence")
+        and made.base == "base"
+        and not made.needs
+    ):
         raise InexpressibleError("its list of files is made up; a verifier makes its own")
     made.needs.add("signatures")
     if submission.signature is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conformance import accepted, boundaries, vouched
+from conformance import accepted, boundaries, coherent, vouched
 from conformance.own import OWN
 from verify import document_defects, finding_defects, router_defects, row_defects
 from verify.cases import CASES
@@ -16,7 +16,7 @@ from verify.test_authenticity import CASES as SIGNED
 
 from atlas_schema.verify.outcome import Code
 
-REGISTERED = (document_defects, row_defects, router_defects, finding_defects, accepted, boundaries, vouched)
+REGISTERED = (document_defects, row_defects, router_defects, finding_defects, accepted, boundaries, coherent, vouched)
 """Importing them registers their cases."""
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +35,9 @@ class Entry:
     function: str
 
 
-def _entry(name: str, sentence: str, rules: frozenset[str], code: Code, make: Callable[..., Any], needs: frozenset[str]) -> Entry:
+def _entry(
+    name: str, sentence: str, rules: frozenset[str], code: Code, make: Callable[..., Any], needs: frozenset[str]
+) -> Entry:
     origin = Path(make.__code__.co_filename).relative_to(ROOT).as_posix()
     return Entry(name, sentence, rules, code, needs, make, origin, make.__name__)
 
@@ -49,11 +51,18 @@ def _defined(make: Callable[..., Any]) -> Callable[..., Any]:
 def catalogue() -> dict[str, Entry]:
     """Return every case by name, in order of name. A name that two suites use has ``signed_`` before it in the second."""
     none: frozenset[str] = frozenset()
-    found = [_entry(name, c.defect, c.rules, c.code, _defined(c.make), none) for name, c in CASES.items() if name not in RECORDS]
+    found = [
+        _entry(name, c.defect, c.rules, c.code, _defined(c.make), none)
+        for name, c in CASES.items()
+        if name not in RECORDS
+    ]
     found += [_entry(name, text, frozenset(f"ATL-{r}" for r in rules.split()), code, make, none)
               for name, (rules, text, code, make) in RECORDS.items()]  # fmt: skip
     taken = {e.name for e in found}
-    found += [_entry(f"signed_{name}" if name in taken else name, c.attack, c.rules, c.code, c.make, none) for name, c in SIGNED.items()]
+    found += [
+        _entry(f"signed_{name}" if name in taken else name, c.attack, c.rules, c.code, c.make, none)
+        for name, c in SIGNED.items()
+    ]
     found += [_entry(name, c.sentence, c.rules, c.code, c.make, c.needs) for name, c in OWN.items()]
     names = [e.name for e in found]
     if len(set(names)) != len(names):

@@ -34,15 +34,21 @@ def case_page(entry: Entry, made: Captured, expected: Expected) -> str:
     fired = [RULES[rule] for rule in expected.rules]
     why = [f"- `{r.id}` ({r.channel.value}): {r.statement} {r.rationale} Source: {r.source}." for r in fired]
     if code is Code.USAGE:
-        why, who = ["- The call cannot be carried out. That says nothing about the receipt, and must not look as if it did."], "a reviewer by mistake"
+        why = ["- The call cannot be carried out. That says nothing about the receipt, and must not look as if it did."]
+        who = "a reviewer, by mistake"
     elif fired:
         who = "; ".join(dict.fromkeys(WHO[r.channel] for r in fired))
     else:
-        why = ["- No rule is broken. A verifier that refuses more than the rules do is as wrong as one that refuses less."]
-        who = "nobody in bad faith: this is an honest submission" if code in (Code.VERIFIED, Code.NOT_PRESERVED) else "nobody in bad faith"
-    lines = [f"# {entry.name}", "", f"**{WORDS[code]}** (exit code {int(code)}, `{code.name}`). {entry.sentence}", "", "Why it exists:", "", *why, "",
-             f"Who would do it: {who}.", "", f"How it was made: function `{entry.function}` of `{entry.origin}`, written out by "
-             f"`tests/conformance/generate.py`. {_differs(made)}", "",
+        why = [
+            "- No rule is broken. A verifier that refuses more than the rules do is as wrong as one that refuses less."
+        ]
+        who = "nobody in bad faith" + (
+            ": this is an honest submission" if code in (Code.VERIFIED, Code.NOT_PRESERVED) else ""
+        )
+    lines = [f"# {entry.name}", "", f"**{WORDS[code]}** (exit code {int(code)}, `{code.name}`). {entry.sentence}", "",
+             "Why it exists:", "", *why, "", f"Who would do it: {who}.", "",
+             f"How it was made: function `{entry.function}` of `{entry.origin}`, written out by `tests/conformance/generate.py`. "
+             f"{_differs(made)}", "",
              "What to do with it: lay it out as the README of the corpus says, and in that folder call", "",
              "```sh", f"VERIFIER {shlex.join(expected.arguments)}", "```", ""]  # fmt: skip
     if expected.needs:
@@ -53,9 +59,9 @@ def case_page(entry: Entry, made: Captured, expected: Expected) -> str:
 def _differs(made: Captured) -> str:
     if made.base is None:
         return f"It stands alone: {', '.join(sorted(made.files))}."
-    parts = [f"laid over it {', '.join(f'`{n}`' for n in sorted(made.files))}"] if made.files else []
-    parts += [f"removed {', '.join(f'`{n}`' for n in made.removed)}"] if made.removed else []
-    parts += [f"linked {', '.join(f'`{n}` to `{to}`' for n, to in made.links.items())}"] if made.links else []
+    parts = [f"laid over it: {', '.join(f'`{n}`' for n in sorted(made.files))}"] if made.files else []
+    parts += [f"removed: {', '.join(f'`{n}`' for n in made.removed)}"] if made.removed else []
+    parts += [f"linked: {', '.join(f'`{n}` to `{to}`' for n, to in made.links.items())}"] if made.links else []
     return f"Base `{made.base}`; {'; '.join(parts)}." if parts else f"Base `{made.base}`, unchanged."
 
 
@@ -94,8 +100,8 @@ Nothing else of a case is input. `needs` names what a verifier or a system may l
 
 ## What a verifier must answer
 
-The exit code must be `exit_code`. Where the verifier is also asked for a report (`--report json` at the end), the report must state the same exit
-code, `verdict`, the status of every channel, and problems of exactly the rules that `rules` lists.
+The exit code must be `exit_code`. Where the verifier is also asked for a report (`--report json` at the end), the report must state
+the same exit code, `verdict`, the status of every channel, and problems of exactly the rules that `rules` lists.
 
 | exit code | name | cases |
 |---|---|---|
@@ -125,6 +131,6 @@ Cases of the test suite that no files and no command line can bring about:
 
 ## Making it anew
 
-`make vectors` writes this folder from the cases of the test suite; a test compares. Equal versions of the libraries in `constraints.txt` give equal
-bytes, but for DuckDB files, which hold a random identifier and are kept while they hold the same tables.
+`make vectors` writes this folder from the cases of the test suite; a test compares. Equal versions of the libraries in `constraints.txt`
+give equal bytes, but for DuckDB files: they hold a random identifier, and are kept while their size stays.
 """

@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow.parquet as pq
 from conformance.capture import Call
 from conformance.own import case
-from signing.material import key
+from signing.material import envelope, key
 from signing.private_sigstore import IDENTITY, ISSUER, Instance, named_key
 from verify import test_authenticity
-from verify.forging import honest, study
+from verify.forging import as_json, encoded, honest, study
 from verify.test_authenticity import OFFLINE, REVIEW, by, payload, plain, reviewed, signed
 
 from atlas_schema.signing.envelope import PAYLOAD_TYPE, Signature
@@ -32,7 +32,7 @@ PAIR = Options(profile="offline", keys=(key(1).public, key(2).public), threshold
 
 def verify(*args: Any) -> Report:
     """What `test_authenticity` calls: the recorder, while a case is captured."""
-    report: Report = test_authenticity.verify(*args)
+    report: Report = vars(test_authenticity)["verify"](*args)
     return report
 
 
@@ -55,7 +55,7 @@ def signed_rewrite() -> Report:
     made = statement_over(plain(receipt))
     if made is None:
         raise ValueError("nothing to sign")
-    return verify(signed(test_authenticity.envelope(1, payload=statement_bytes(made)), receipt), REVIEW)
+    return verify(signed(envelope(1, payload=statement_bytes(made)), receipt), REVIEW)
 
 
 @case("Two signatures are asked for, and two people signed.")
@@ -90,7 +90,7 @@ def signature_not_asked_for() -> Report:
 
 @case("A contract by itself cannot be signed for.", Code.UNPROVEN)
 def signed_contract() -> Report:
-    return verify(replace(signed(by(1)), raw=test_authenticity.encoded(test_authenticity.as_json(study().contract))), OFFLINE)
+    return verify(replace(signed(by(1)), raw=encoded(as_json(study().contract))), OFFLINE)
 
 
 # --- files of the evidence -----------------------------------------------------------------------------------------
@@ -119,6 +119,12 @@ def signed_file_missing(folder: Path) -> Report:
 @case("A file lies among those that were signed.", Code.TAMPERED, "B010 B001")
 def signed_file_added(folder: Path) -> Report:
     (folder / "evidence" / "notes.txt").write_text("trust me")
+    return reviewed(by(1), REVIEW)
+
+
+@case("A signed file was renamed.", Code.TAMPERED, "B010 B001")
+def signed_file_renamed(folder: Path) -> Report:
+    (folder / "evidence" / "task.parquet").rename(folder / "evidence" / "tusk.parquet")
     return reviewed(by(1), REVIEW)
 
 
@@ -191,10 +197,26 @@ def sigstore_of_something_else() -> Report:
 def usage_threshold_beyond_keys(folder: Path) -> Call:
     for name in ("signer-1.pub", "signer-2.pub"):
         (folder / name).write_bytes(public_pem(key(1).public))
-    return Call(("receipt.json", "--contract", "contract.json", "--key", "signer-1.pub", "--key", "signer-2.pub", "--threshold", "2"))
+    return Call(
+        (
+            "receipt.json",
+            "--contract",
+            "contract.json",
+            "--key",
+            "signer-1.pub",
+            "--key",
+            "signer-2.pub",
+            "--threshold",
+            "2",
+        )
+    )
 
 
-@case("A key of small order, under which one signature is good for every message, is pinned.", Code.USAGE, needs="signatures")
+@case(
+    "A key of small order, under which one signature is good for every message, is pinned.",
+    Code.USAGE,
+    needs="signatures",
+)
 def usage_weak_key(folder: Path) -> Call:
     (folder / "signer-1.pub").write_bytes(public_pem(PublicKey(b"\1" + bytes(31))))
     return Call(("receipt.json", "--contract", "contract.json", "--key", "signer-1.pub"))
@@ -237,5 +259,3 @@ def usage_link_beside_the_receipt(folder: Path) -> Call:
     (folder / "preregistration.json").rename(folder / "elsewhere.json")
     (folder / "preregistration.json").symlink_to("elsewhere.json")
     return Call(("receipt.json", "--contract", "contract.json"))
-
-

@@ -122,10 +122,19 @@ class Instance:
         octets = struct.pack("!H", len(listed)) + listed
         raw = bytes([4, len(octets)]) if len(octets) < 128 else bytes([4, 0x81, len(octets)])
         extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2"), raw + octets)
-        return builder().add_extension(extension, critical=False).sign(self.authority, hashes.SHA256(), ecdsa_deterministic=True)
+        return (
+            builder()
+            .add_extension(extension, critical=False)
+            .sign(self.authority, hashes.SHA256(), ecdsa_deterministic=True)
+        )
 
     def bundle(
-        self, payload: bytes, identity: str = IDENTITY, issuer: str = ISSUER, kind: str = PAYLOAD_TYPE, signer: Key | None = None
+        self,
+        payload: bytes,
+        identity: str = IDENTITY,
+        issuer: str = ISSUER,
+        kind: str = PAYLOAD_TYPE,
+        signer: Key | None = None,
     ) -> Json:
         """Return a bundle over a payload: signed, logged as the second of two entries, and promised."""
         signer = signer or new_key()
