@@ -17,7 +17,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from conformance.capture import Captured, InexpressibleError, Worlds, capture, files_of
+from conformance.capture import WORLDS, Captured, InexpressibleError, Worlds, capture, files_of
 from conformance.catalogue import Entry, catalogue
 from conformance.replay import answer, report
 from conformance.texts import case_page, corpus_page
@@ -51,7 +51,7 @@ def make(folder: Path, names: Collection[str] | None = None, kept: Path = VECTOR
     """Write the corpus, or only the cases of some names, into an empty folder. ``kept``: where DuckDB files of before are."""
     made, worlds = Corpus(folder), Worlds(folder)
     entries = catalogue()
-    for name in ("base", "base-grouped"):
+    for name in WORLDS if names is None else ("base",):  # others as they are needed
         worlds.files(name)
     for entry in entries.values():
         if names is not None and entry.name not in names:

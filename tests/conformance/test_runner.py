@@ -59,10 +59,10 @@ def script(folder: Path, body: str) -> str:
 
 
 def test_our_own_verifier_answers_some_cases_as_expected(atlas_command: Command, copied: Callable[..., Path]) -> None:
-    corpus = copied("claim_twice", "wrong_pin", "ninth_digit_outside", "rewritten_and_says_so")
+    corpus = copied("claim_twice", "rewritten_and_says_so")
     done = atlas_command("conformance", "run", "--verifier", OURS, "--corpus", corpus)
     assert (done.code, done.err) == (0, "")
-    assert done.out == "4 cases: all as expected (exit codes, verdicts, channels and rules compared)\n"
+    assert done.out == "2 cases: all as expected (exit codes, verdicts, channels and rules compared)\n"
 
 
 @pytest.mark.thorough
@@ -141,11 +141,11 @@ def test_exit_codes_alone(atlas_command: Command, copied: Callable[..., Path], t
     assert (done.code, done.out) == (0, "2 cases: all as expected (exit codes compared)\n")
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("code", [0, 3, 7])
 def test_a_verifier_that_looks_at_nothing_fails(atlas_command: Command, code: int) -> None:
     verifier = f"sh -c 'exit {code}'"
     done = atlas_command(
-        "conformance", "run", "--verifier", verifier, "--corpus", VECTORS, "--case", "*_*side", "--exit-code-only"
+        "conformance", "run", "--verifier", verifier, "--corpus", VECTORS, "--case", "n*side", "--exit-code-only"
     )
     assert done.code == 1
     assert "not as expected" in done.out
