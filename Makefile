@@ -77,3 +77,11 @@ fuzz: $(VENV)/installed  ## fuzz readers, digests and "change anything, must not
 
 mutants: $(VENV)/installed  ## mutate what decides and count what the tests notice, into docs/attacks.md: about an hour
 	$(VENV)/bin/python tests/mutation/run.py --write docs/attacks.md
+
+.PHONY: vectors
+vectors: $(VENV)/installed  ## write the conformance corpus, contracts/vectors, from the cases of the test suite
+	$(VENV)/bin/python tests/conformance/generate.py
+
+.PHONY: adequacy
+adequacy: $(VENV)/installed  ## measure which wrong verifiers the corpus tells apart, into docs/attacks.md and the corpus's page
+	$(VENV)/bin/python tests/conformance/adequacy.py --write

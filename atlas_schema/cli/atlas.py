@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from atlas_schema.cli import log, sign, transcribe, vocab
+from atlas_schema.cli import conformance, log, sign, transcribe, vocab
 from atlas_schema.cli.prediction import prediction
 from atlas_schema.cli.prereg import prereg
 from atlas_schema.errors import AtlasError, UsageError, printable
@@ -25,6 +25,7 @@ app.add_typer(log.app, name="log")
 app.command("judge")(log.judge)
 app.command("transcribe")(transcribe.transcribe)
 app.add_typer(prediction, name="prediction")
+app.add_typer(conformance.app, name="conformance")
 COMMANDS = "atlas_schema.commands"
 
 

@@ -1,7 +1,8 @@
 """A Sigstore instance of one's own, offline: certificate authority, certificate log, transparency log, and a signer.
 
-It plays every party whose word a bundle carries, with keys made for one run. Each method that makes a part can be given a
-wrong key, so that a test can break one link and leave the others sound.
+It plays every party whose word a bundle carries. Keys are made for one run, or follow from names where the bytes must be the same
+every time; signatures are deterministic (RFC 6979). Each method that makes a part can be given a wrong key, so that a test can
+break one link and leave the others sound.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ def new_key() -> Key:
     return ec.generate_private_key(ec.SECP256R1())
 
 
+def named_key(name: str) -> Key:
+    """Return the key that follows from a name. Whoever knows the name has it."""
+    return ec.derive_private_key(int.from_bytes(hashlib.sha256(name.encode()).digest()) >> 1 | 1, ec.SECP256R1())
+
+
 def spki(key: Key) -> bytes:
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
@@ -43,7 +49,7 @@ def b64(data: bytes) -> str:
 
 
 def signature(key: Key, data: bytes) -> bytes:
-    return key.sign(data, ec.ECDSA(hashes.SHA256()))
+    return key.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
 
 
 @dataclass
@@ -65,7 +71,7 @@ class Instance:
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(sign_certificates=True), critical=True)
             .add_extension(key_id, critical=False)
-            .sign(self.authority, hashes.SHA256())
+            .sign(self.authority, hashes.SHA256(), ecdsa_deterministic=True)
         )  # fmt: skip
 
     def trusted_root(self) -> bytes:
@@ -105,7 +111,7 @@ class Instance:
             return made.add_extension(stated, critical=False)
 
         # A timestamp covers the certificate without the timestamp: the same fields, signed once before.
-        body = builder().sign(self.authority, hashes.SHA256()).tbs_certificate_bytes
+        body = builder().sign(self.authority, hashes.SHA256(), ecdsa_deterministic=True).tbs_certificate_bytes
         issuer_key = hashlib.sha256(spki(self.authority)).digest()
         millis = int(NOW.timestamp() * 1000)
         entry = issuer_key + len(body).to_bytes(3, "big") + body
@@ -116,11 +122,22 @@ class Instance:
         octets = struct.pack("!H", len(listed)) + listed
         raw = bytes([4, len(octets)]) if len(octets) < 128 else bytes([4, 0x81, len(octets)])
         extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2"), raw + octets)
-        return builder().add_extension(extension, critical=False).sign(self.authority, hashes.SHA256())
+        return (
+            builder()
+            .add_extension(extension, critical=False)
+            .sign(self.authority, hashes.SHA256(), ecdsa_deterministic=True)
+        )
 
-    def bundle(self, payload: bytes, identity: str = IDENTITY, issuer: str = ISSUER, kind: str = PAYLOAD_TYPE) -> Json:
+    def bundle(
+        self,
+        payload: bytes,
+        identity: str = IDENTITY,
+        issuer: str = ISSUER,
+        kind: str = PAYLOAD_TYPE,
+        signer: Key | None = None,
+    ) -> Json:
         """Return a bundle over a payload: signed, logged as the second of two entries, and promised."""
-        signer = new_key()
+        signer = signer or new_key()
         certificate = self.certificate(signer, identity, issuer)
         sig = signature(signer, pae(kind, payload))
         pem = certificate.public_bytes(Encoding.PEM)

@@ -110,7 +110,7 @@ def test_the_word_of_an_unknown_party_is_refused(trust: SigstoreTrust, party: st
 
 
 @pytest.mark.parametrize("other", [{"identity": "attacker@example.org"}, {"issuer": "https://attacker.example.org"}])
-def test_another_signer_is_refused(trust: SigstoreTrust, other: dict[str, str]) -> None:
+def test_another_signer_is_refused(trust: SigstoreTrust, other: dict[str, Any]) -> None:
     report = reviewed(instance().bundle(payload(), **other), trust)
     assert (rules(report), exit_code(report)) == ({"ATL-K007"}, Code.TAMPERED)
 
