@@ -70,7 +70,9 @@ def test_states_are_those_of_the_list_also_where_a_bound_meets_the_threshold(
 @pytest.mark.parametrize("floor", [None, 0.0, 0.25])
 @pytest.mark.parametrize("lower", [None, 0.5])
 @pytest.mark.parametrize("method", METHODS)
-def test_strictly_below_is_below_by_the_strict_bound_too(method: Method, lower: float | None, floor: float | None) -> None:
+def test_strictly_below_is_below_by_the_strict_bound_too(
+    method: Method, lower: float | None, floor: float | None
+) -> None:
     for upper, strict, error, strict_error in product(GRID, GRID, (None, 0.0, 0.0625), (None, 0.0, 0.0625)):
         found = decide(interval(method, lower, upper, error, strict, strict_error), 0.25, RULE, floor)
         margin = Fraction(0) if method == "rare_events" else Fraction(ERRORS) * Fraction(strict_error or 0.0)

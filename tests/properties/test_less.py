@@ -4,7 +4,7 @@ Codes 0 (verified) and 1 (another verdict) are established; 3 to 6 are not. What
 becomes one of 3 to 6, and a verdict that is still told is the same. Of what a reviewer asks for the converse holds: asking
 for more never gives a later code in the order 3, 4, 5, 6, 1, 0.
 
-Rows do not change in most of these tests, so what depends on rows alone is computed once (`study_is_looked_at_once`).
+Rows do not change in most of these tests, so what depends on rows alone is computed once (`looked_at_once`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from verify.cases import OTHER
 from verify.forging import Json, as_json, encoded, honest, reissued, study, submission, verified
 from verify.record_defects import CASES, SUPPORTED, bound, measured, told
 from verify.test_authenticity import FILES
-from verify.test_leaves import study_is_looked_at_once as study_is_looked_at_once
+from verify.test_leaves import looked_at_once as looked_at_once
 
 from atlas_schema.documents.receipt import FREE_TEXT
 from atlas_schema.evidence.tables import STUDY_TABLES

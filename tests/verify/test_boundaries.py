@@ -214,7 +214,7 @@ def test_a_run_extracted_again_is_named_only_where_what_was_extracted_differs() 
             change(copy)
             return [*steps, copy]
 
-        return consistency.repeated_extractions(rechained(study().run_log, more))
+        return consistency.repeated_extractions(rechained(study().run_log, more), ("run one", "another"))
 
     assert again(lambda _: None) == ()
     assert again(lambda s: s["outputs"][-1].update(digest="sha256:" + "02" * 32)) == ("run one",)
@@ -353,4 +353,7 @@ def test_runs_that_lack_or_exceed_the_planned_ones_are_named_apart() -> None:
         return found[0].stated
 
     assert told(lambda r: r["subjects"].pop(0)) == "without arm:close; beyond none"
-    assert told(lambda r: r["subjects"].append({**r["subjects"][-1], "run_id": "null:zzz"})) == "without none; beyond null:zzz"
+    assert (
+        told(lambda r: r["subjects"].append({**r["subjects"][-1], "run_id": "null:zzz"}))
+        == "without none; beyond null:zzz"
+    )
