@@ -170,8 +170,11 @@ def _say(content: str) -> None:
     try:
         typer.echo(content, nl=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+        if not isinstance(error, BrokenPipeError):
+            typer.echo(f"The report could not be written to the output: {error.strerror}", err=True)
+            raise typer.Exit(int(Code.USAGE)) from error
 
 
 def _print_limits() -> None:

@@ -62,6 +62,7 @@ def unpack(connection: duckdb.DuckDBPyConnection, folder: Path, limits: Limits) 
 
 
 def require_no_code(connection: duckdb.DuckDBPyConnection, limits: Limits) -> None:
+    """Refuse a submitted catalogue with entries of its own that are no tables (A023). Looks at tables themselves not at all."""
     for kind in CODE:
         own = _entries(connection, kind, "submitted", limits) - _entries(connection, kind, "declared", limits)
         if own:

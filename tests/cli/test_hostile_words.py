@@ -107,6 +107,14 @@ def test_output_that_was_closed_from_the_start_changes_no_code(written_study: Pa
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full here")
+def test_a_report_that_finds_no_room_is_no_verdict_and_no_fault(written_study: Path) -> None:
+    command = f"'{sys.executable}' -m atlas_schema.cli.verify '{written_study}/receipt-frozen.json' --profile schema > /dev/full"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, timeout=120, check=False, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == "The report could not be written to the output: No space left on device\n"
+
+
 def test_a_pin_in_capitals_is_the_same_pin(atlas_verify: Command, written_study: Path) -> None:
     digest = digest_of(study().preregistration).removeprefix("sha256:").upper()
     call = (
