@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from attacks.edits import exchanged_rows, rows_of
+from attacks.experts import Row
 from attacks.forgeries import Forged, forgery, receipt_for
 from attacks.replanned import replanned, under
 from attacks.rewrites import (
     Key,
-    Row,
     content_as,
     copied,
     digests_of,
