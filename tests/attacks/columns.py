@@ -78,7 +78,37 @@ def tried(attack: Attack, name: str) -> dict[Strength, Outcome] | None:
 
 # --- what is known of columns -------------------------------------------------------------------------------------
 
-REASONS: Mapping[str, str] = {}
+_NAMES = "a name; nothing follows from it"
+_ELSEWHERE = "away from sampled positions nothing else is kept of a token: every row of the right form passes"
+_LOGITS = "logits are not kept: the columns of a row bound each other, and do not give each other"
+_ANSWERS = "0 or 1; answers are not kept"
+_MAPS = "asserted: input projections are not in the bundle, only their digests"
+_UNWEIGHED = (
+    "in rows without vectors nothing but semidefiniteness, length and R130 binds an expert that neither set weighs"
+)
+REASONS: Mapping[str, str] = {
+    "run.model": _NAMES,
+    "run.weights_digest": "of an arm: weights are not in the bundle; log (C130) and tensor digests (R017) must agree with it",
+    "run.config_digest": "of an arm: its configuration is not in the bundle",
+    "run.param_distance": "asserted; only whether it is 0 follows from digests",
+    "routing.experts": f"their order means nothing; {_ELSEWHERE}",
+    "routing.competitor_in": _ELSEWHERE,
+    "routing.margin": _ELSEWHERE,
+    "routing.*": _ELSEWHERE,
+    "update.uz1": _UNWEIGHED,
+    "update.gram": _UNWEIGHED,
+    "update.transport_angle": "asserted: attention is not in the bundle",
+    "output.nll": _LOGITS,
+    "output.top1": _LOGITS,
+    "output.entropy": _LOGITS,
+    "output.kl_from_base": _LOGITS,
+    "task.score": _ANSWERS,
+    "task.*": _ANSWERS,
+    "overlap.residual": _MAPS,
+    "overlap.drift_num": _MAPS,
+    "overlap.*": _MAPS,
+    "all.*": "experts renumbered in every run alike: a symmetry of all that is stored, digests of the release apart",
+}
 """Columns for which a producer who computes everything anew is believed beyond a rounding, and why."""
 
 
