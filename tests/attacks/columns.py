@@ -95,6 +95,8 @@ REASONS: Mapping[str, str] = {
     "routing.competitor_in": _ELSEWHERE,
     "routing.margin": _ELSEWHERE,
     "routing.*": _ELSEWHERE,
+    "layer.tensor_digests": "of an arm's experts and of what stands before the layer: these tensors are not in the bundle",
+    "layer.reconstruction_error": "asserted; only its bound is checked",
     "update.uz1": _UNWEIGHED,
     "update.gram": _UNWEIGHED,
     "update.transport_angle": "asserted: attention is not in the bundle",
@@ -204,9 +206,12 @@ PLACES = ("admission", "contract", "binding", "rows", "findings", "decision", "b
 
 def told(results: list[dict[str, Any]]) -> str:
     """Return the section: counts by table, columns believed of a producer with reasons, and what was a rounding."""
+    studies = " and ".join(f"`{n}`" for n in STUDIES if any(r["study"] == n for r in results))
+    believed = {s: sum(r[s]["believed"] for r in results) for s in ("courier", "forger")}
     lines = [
-        f"{len(results)} changes of the studies {' and '.join(f'`{n}`' for n in STUDIES)}, each by three attackers; "
-        f"{RESAMPLES:,} resamples.",
+        f"{len(results)} changes of the shipped {studies}, each by three attackers; {RESAMPLES:,} resamples. The *courier* changes rows and no",
+        "document; the *forger* issues roots, log and citations anew and keeps the findings; the *producer* computes findings anew too. Believed:",
+        f"{believed['courier']} of couriers and {believed['forger']} of forgers, for whom a changed row changes the root, so both seeds, so the bounds.",
         "", "| table | changes | courier | forger | producer | believed of a producer: roundings | beyond |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for table in (*STUDY_TABLES, "all"):
