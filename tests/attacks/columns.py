@@ -207,11 +207,12 @@ PLACES = ("admission", "contract", "binding", "rows", "findings", "decision", "b
 def told(results: list[dict[str, Any]]) -> str:
     """Return the section: counts by table, columns believed of a producer with reasons, and what was a rounding."""
     studies = " and ".join(f"`{n}`" for n in STUDIES if any(r["study"] == n for r in results))
-    believed = {s: sum(r[s]["believed"] for r in results) for s in ("courier", "forger")}
+    weaker = {who: sum(r[who]["believed"] for r in results) for who in ("courier", "forger")}
     lines = [
-        f"{len(results)} changes of the shipped {studies}, each by three attackers; {RESAMPLES:,} resamples. The *courier* changes rows and no",
-        "document; the *forger* issues roots, log and citations anew and keeps the findings; the *producer* computes findings anew too. Believed:",
-        f"{believed['courier']} of couriers and {believed['forger']} of forgers, for whom a changed row changes the root, so both seeds, so the bounds.",
+        f"{len(results)} changes of the shipped {studies}, each by three attackers; {RESAMPLES:,} resamples.",
+        "The *courier* changes rows and no document; the *forger* issues roots, log and citations anew and keeps the findings; the",
+        f"*producer* computes findings anew too. Believed: {weaker['courier']} of couriers and {weaker['forger']} of forgers, for whom a",
+        "changed row changes the root, so both seeds, so the bounds that are stated.",
         "", "| table | changes | courier | forger | producer | believed of a producer: roundings | beyond |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for table in (*STUDY_TABLES, "all"):
