@@ -99,6 +99,7 @@ REASONS: Mapping[str, str] = {
     "layer.reconstruction_error": "asserted; only its bound is checked",
     "update.uz1": _UNWEIGHED,
     "update.gram": _UNWEIGHED,
+    "update.dy_norm": "where a shared expert changed: what it adds is not in the bundle",
     "update.transport_angle": "asserted: attention is not in the bundle",
     "output.nll": _LOGITS,
     "output.top1": _LOGITS,
@@ -235,7 +236,7 @@ def told(results: list[dict[str, Any]]) -> str:
         lines.append(f"| `{name}` | {len(believed)} of {len(mine)}: {', '.join(dict.fromkeys(believed))} | {reason} |")
     small = [r for r in results if r["small"]]
     passed = sum(r["producer"]["believed"] for r in small)
-    lines += ["", f"Of {len(small)} changes of a rounding's size (lowest bit, a millionth, the sign of a zero) {passed} were believed of "
+    lines += ["", f"Of {len(small)} changes of a rounding's size (lowest bit, a millionth, sign or exponent of zero) {passed} were believed of "
               "a producer: they lie within the tolerances that kernels need."]  # fmt: skip
     return "\n".join(lines)
 

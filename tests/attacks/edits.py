@@ -22,7 +22,7 @@ from atlas_schema.evidence.tables import TABLES, ColumnSpec, TableSpec
 
 Change = Callable[[StudySimulator, Random], StudySimulator | None]
 
-SMALL = ("lowest bit", "by 1e-6", "sign of zero")
+SMALL = ("lowest bit", "by 1e-6", "sign of zero", "exponent of zero")
 """Changes of the size of a rounding: what two honest kernels may differ by."""
 LARGEST = {"u8": 2**8 - 1, "u16": 2**16 - 1, "u32": 2**32 - 1}
 FLOATS: Mapping[str, tuple[str, str, int]] = {"f32": ("<f", "<I", 23), "f64": ("<d", "<Q", 52)}
@@ -68,7 +68,7 @@ def flipped(value: float, kind: str, bit: int) -> float:
 def floats(value: float, kind: str) -> dict[str, float]:
     """Return other floats by what was done."""
     made = {
-        "lowest bit": flipped(value, kind, 0), "exponent": flipped(value, kind, FLOATS[kind][2]),
+        "lowest bit": flipped(value, kind, 0), "exponent" if value else "exponent of zero": flipped(value, kind, FLOATS[kind][2]),
         "sign" if value else "sign of zero": -value, "by 1e-6": value * (1 + 1e-6) if value else 1e-6,
         "by a tenth": value * 1.1 if value else 0.1, "to zero": 0.0, "to NaN": math.nan,
     }  # fmt: skip

@@ -66,6 +66,7 @@ def test_what_is_remembered_between_strengths_changes_nothing() -> None:
         assert outcome(forged, again, folder, options) == found[Strength.FORGER]
 
 
+@pytest.mark.thorough
 def test_nothing_changed_is_believed_of_everyone() -> None:
     original, options = world("demo"), Options()
     assert honest(original, "preserved", options).code is Code.VERIFIED
