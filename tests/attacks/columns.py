@@ -94,6 +94,7 @@ REASONS: Mapping[str, str] = {
     "routing.experts": f"their order means nothing; {_ELSEWHERE}",
     "routing.competitor_in": _ELSEWHERE,
     "routing.margin": _ELSEWHERE,
+    "routing.group_margin": _ELSEWHERE,
     "routing.*": _ELSEWHERE,
     "layer.tensor_digests": "of an arm's experts and of what stands before the layer: these tensors are not in the bundle",
     "layer.reconstruction_error": "asserted; only its bound is checked",
