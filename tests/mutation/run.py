@@ -221,8 +221,8 @@ class Group:
         ranks = {name: n for n, name in reversed(list(enumerate(first)))}
         likely = sorted((i for i in items if i.nodeid in ranks), key=lambda i: ranks[i.nodeid])
         rest = [i for i in items if i.nodeid not in ranks]
-        quick = sorted(rest, key=lambda i: seen.seconds[i.nodeid])
-        # Quick tests resemble each other; every other one is taken by lot.
+        # A test that executes little is about what it executes; those that execute all resemble each other, so some go by lot.
+        quick = sorted(rest, key=lambda i: (seen.reach[i.nodeid], seen.seconds[i.nodeid]))
         lot = sorted(rest, key=lambda i: digest(f"{mutant.key} {i.nodeid}".encode()))
         mixed = dict.fromkeys(i for pair in zip(quick, lot, strict=True) for i in pair)
         return [*likely, *mixed]

@@ -11,6 +11,7 @@ from simulator import MemorySource
 from verify import finding_defects, row_defects
 from verify.cases import CASES, row_of
 from verify.forging import honest, reissued, study, verified
+from verify.router_defects import grouped_receipt, grouped_world
 
 from atlas_schema.evidence import streaming
 from atlas_schema.evidence.columns import Rows
@@ -60,6 +61,15 @@ def test_blocks_change_nothing_of_an_honest_report(monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     assert in_pieces == verified(study(), honest("close"))
     assert exit_code(in_pieces) is Code.VERIFIED
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_an_honest_receipt_of_a_router_with_groups_is_believed(pieces: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if pieces:
+        monkeypatch.setattr(MemorySource, "blocks", cut)
+    report = verified(grouped_world(), grouped_receipt())
+    assert exit_code(report) is Code.VERIFIED
+    assert not [p for r in report.channels.values() for p in r.problems]
 
 
 @pytest.mark.usefixtures("in_blocks")

@@ -81,7 +81,9 @@ def test_what_is_absent_is_a_gap_in_the_denominator() -> None:
 
 
 def test_a_bundle_that_is_asked_for_and_absent_is_one_gap() -> None:
-    asked = Options(sigstore=SigstoreTrust(Path("trusted_root.json"), "technician@example.org", "https://accounts.example.org"))
+    asked = Options(
+        sigstore=SigstoreTrust(Path("trusted_root.json"), "technician@example.org", "https://accounts.example.org")
+    )
     report = verify(plain(), asked)
     result = report.channels[Channel.AUTHENTICITY]
     assert (result.checked, result.total, [p.rule for p in result.problems]) == (0, 1, ["ATL-K007"])
