@@ -225,11 +225,13 @@ def test_two_arms_match_or_differ_only_where_both_seeds_say_so() -> None:
     a, b = np.zeros(200), np.where(np.arange(200) < 30, 1.0, 0.0)
     rule = RULE.model_copy(update={"resamples": 100, "batches": 10, "min_clusters": 10, "monte_carlo_errors": 0.0})
     one, other = (Resampler(bytes([seed]) * 32, Strata((np.arange(200),)), rule) for seed in (1, 2))
+    lower = [matched("x", "y", a, b, [r, r], 0.1, 1).lower or 0.0 for r in (one, other)]
+    assert lower[0] != lower[1]
     seen = Counter[tuple[str, str]]()
-    for tolerance in np.linspace(0.05, 0.3, 400):
-        alone = [matched("x", "y", a, b, [r, r], float(tolerance), 1).state for r in (one, other)]
+    for tolerance in (0.05, -sum(lower) / 2, 0.3):
+        alone = [matched("x", "y", a, b, [r, r], tolerance, 1).state for r in (one, other)]
         for pair in ([one, other], [other, one]):
-            both = matched("x", "y", a, b, pair, float(tolerance), 1)
+            both = matched("x", "y", a, b, pair, tolerance, 1)
             assert both.state == (alone[0] if alone[0] == alone[1] else "undetermined")
             assert ("seed" in both.reason) == (alone[0] != alone[1])
         seen[alone[0], alone[1]] += 1
