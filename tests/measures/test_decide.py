@@ -16,7 +16,7 @@ from simulator import small_study
 
 from atlas_schema.documents.contract import Bootstrap
 from atlas_schema.documents.receipt import LayerOccupancy, RunOccupancy
-from atlas_schema.measures.bootstrap import Strata
+from atlas_schema.measures.bootstrap import Draws, Strata, studentised
 from atlas_schema.measures.decide import agree, decide, success_state
 from atlas_schema.measures.exact import split, weighted_sums
 from atlas_schema.measures.geometry import member_masks
@@ -236,3 +236,16 @@ def test_two_arms_match_or_differ_only_where_both_seeds_say_so() -> None:
             assert ("seed" in both.reason) == (alone[0] != alone[1])
         seen[alone[0], alone[1]] += 1
     assert {len(set(pair)) for pair in seen} == {1, 2}
+
+
+def test_a_resample_without_spread_and_without_shift_deviates_by_nothing() -> None:
+    """Two clusters differ, in opposite ways; a resample that has neither is the estimate itself, with no width."""
+    numerator, denominator = np.ones((16, 1)), np.ones((16, 1))
+    numerator[0], numerator[1] = 0.0, 2.0
+    draws = Draws(b"\x07" * 32, Strata((np.arange(16),)), 300)
+    made = studentised(numerator, denominator, draws)
+    counts = np.concatenate([block for _, block in draws.blocks(300)])
+    plain = (counts[:, 0] == 0) & (counts[:, 1] == 0)
+    assert plain.any()
+    assert (made.t_low[0][plain] == 0).all()
+    assert not np.isnan(made.t_low).any()

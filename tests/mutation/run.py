@@ -37,6 +37,8 @@ from mutation.mutants import Made, Mutant, function_lines, make, statement  # no
 
 SEED = 5
 ROUND = 8
+CHEAP = 0.1
+"""Seconds below which a test is asked before dearer ones."""
 NAME = "tests/mutation/run.py"
 RESULT, SURVIVORS, TARGETS = HERE / "result.json", HERE / "survivors.toml", HERE / "targets.toml"
 NOTES = ROOT / ".mutation" / "state.jsonl"
@@ -222,9 +224,10 @@ class Group:
         likely = sorted((i for i in items if i.nodeid in ranks), key=lambda i: ranks[i.nodeid])
         rest = [i for i in items if i.nodeid not in ranks]
         # A test that executes little is about what it executes; those that execute all resemble each other, so some go by lot.
-        quick = sorted(rest, key=lambda i: (seen.reach[i.nodeid], seen.seconds[i.nodeid]))
+        by_reach = sorted(rest, key=lambda i: (seen.reach[i.nodeid], seen.seconds[i.nodeid]))
+        cheap = [i for i in by_reach if seen.seconds[i.nodeid] < CHEAP]
         lot = sorted(rest, key=lambda i: digest(f"{mutant.key} {i.nodeid}".encode()))
-        mixed = dict.fromkeys(i for pair in zip(quick, lot, strict=True) for i in pair)
+        mixed = dict.fromkeys([*cheap, *(i for pair in zip(by_reach, lot, strict=True) for i in pair)])
         return [*likely, *mixed]
 
 

@@ -15,7 +15,7 @@ from verify.router_defects import grouped_receipt, grouped_world
 
 from atlas_schema.evidence import streaming
 from atlas_schema.evidence.columns import Rows
-from atlas_schema.evidence.source import Partition
+from atlas_schema.evidence.source import Partition, table_roots
 from atlas_schema.verify import examine
 from atlas_schema.verify.outcome import Channel, Code, Status, exit_code
 from atlas_schema.verify.verifier import Options
@@ -90,5 +90,8 @@ def test_a_row_left_out_anywhere_is_missed_under_every_profile_that_reads_rows(
 def test_one_and_two_threads_hash_the_same_rows(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examine, "processors", lambda: count)
     monkeypatch.setattr(streaming, "processors", lambda: count)
+    looked = examine.Digests(study().source())
+    examine.watch(study().source(), study().contract, study().preregistration, [looked])
+    assert looked.roots(seen=True) == table_roots(study().source())
     assert exit_code(verified(study(), honest())) is Code.VERIFIED
     assert examine.Digests(study().source()).roots(seen=False) == examine.Digests(study().source()).roots(seen=True)
