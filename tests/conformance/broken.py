@@ -139,7 +139,9 @@ BROKEN: dict[str, Broken] = {
     "does not compare the plan with the contract": Broken(
         lambda: _silent(consistency, "check_preregistration"), "wide_*"
     ),
-    "does not compare the receipt with plan and log": Broken(lambda: _silent(consistency, "check_receipt"), "no_such_*"),
+    "does not compare the receipt with plan and log": Broken(
+        lambda: _silent(consistency, "check_receipt"), "no_such_*"
+    ),
     "does not know the contracts that are built in": Broken(
         lambda: _silent(consistency, "check_familiar"), "borrowed_*"
     ),
