@@ -1,17 +1,23 @@
-# Two commands matter: `make demo` (no torch) and `make test` (everything). Both set up their own virtual environment.
+# Two commands matter: `make demo` (no torch) and `make test` (everything but what takes minutes). Both set up their own virtual environment.
 PYTHON ?= python3
 VENV := .venv
 DEMO := .venv-demo
 PIP := -m pip --disable-pip-version-check -q
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-pythons bench coverage fuzz lint types schema setup clean
+.PHONY: demo test test-pythons bench coverage fuzz mutants lint types schema setup clean columns forgeries test-thorough contracts
 
 demo: $(DEMO)/installed  ## verify the shipped study's receipts against their evidence
 	@$(DEMO)/bin/python fixtures/scripts/show_study.py $(DEMO)/bin/atlas-verify
 
 test: $(VENV)/installed lint types  ## lint, strict types, every test
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+# Every property on many examples, and every test marked `thorough`. Another seed tries other examples: make test-thorough SEED=7
+SEED ?= 0
+test-thorough: $(VENV)/installed
+	@echo "seed of the examples: $(SEED)"
+	ATLAS_HYPOTHESIS_PROFILE=thorough $(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "thorough or hypothesis" --hypothesis-seed=$(SEED)
 
 bench: $(VENV)/installed  ## measure verification on 500 MiB of generated evidence
 	$(VENV)/bin/python -m benchmarks.run
@@ -40,12 +46,21 @@ schema: $(VENV)/installed  ## regenerate schema.json and its shipped copy
 coverage: $(VENV)/installed  ## simulate how often the bounds miss, into docs/coverage.md
 	$(VENV)/bin/python -m benchmarks.coverage --write docs/coverage.md
 
+columns: $(VENV)/installed  ## attack every column of shipped evidence, into docs/attacks.md: forty minutes; goes on where it stopped
+	PYTHONPATH=tests:.:fixtures/scripts $(VENV)/bin/python -m attacks.columns --write docs/attacks.md
+
+forgeries: $(VENV)/installed  ## forge shipped studies coherently, into docs/attacks.md
+	PYTHONPATH=tests:.:fixtures/scripts $(VENV)/bin/python -m attacks.forgeries --write docs/attacks.md
+
+contracts: $(VENV)/installed  ## list the properties and their numbers of examples in docs/contracts.md
+	PYTHONPATH=tests:. $(VENV)/bin/python -m properties.table --write docs/contracts.md
+
 setup: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP) install -c constraints.txt "torch==2.13.0"
-	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[extract,dev]"
+	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[extract,dev,mutation]"
 	@touch $@
 
 $(DEMO)/installed: pyproject.toml constraints.txt
@@ -59,6 +74,9 @@ clean:
 fuzz: $(VENV)/installed  ## fuzz readers, digests and "change anything, must not verify": SECONDS=60 each
 	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[fuzz]"
 	$(VENV)/bin/python tests/fuzz/run.py $(or $(SECONDS),60)
+
+mutants: $(VENV)/installed  ## mutate what decides and count what the tests notice, into docs/attacks.md: about an hour
+	$(VENV)/bin/python tests/mutation/run.py --write docs/attacks.md
 
 .PHONY: vectors
 vectors: $(VENV)/installed  ## write the conformance corpus, contracts/vectors, from the cases of the test suite

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
+_UNSEEN = frozenset(
+    map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x2800, 0x3164, 0xFFA0,
+              *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+)  # fmt: skip
+"""Characters that count as printable and leave no mark: fillers, joiners, selectors of variants, the empty Braille pattern."""
+_COMMAND = re.compile(r"^(\s*):(?=:)|#(?=#[\w.]*\[)")
+"""What build services obey in the output of a program: ``::error`` at the beginning of a line, ``##vso[`` anywhere."""
+
 
 def printable(text: str) -> str:
-    """Return text with every control and format character shown as an escape, so that it cannot drive a terminal.
+    """Return text with every control, format and unseen character shown as an escape, so that it cannot drive a terminal.
 
-    Line ends count among them: no text of a document or file name begins a line of its own.
+    Line ends count among them: no text of a document or file name begins a line of its own. Nor does it command a build
+    service that reads along: the sign that would make it one is escaped too.
     """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    seen = "".join(c if c.isprintable() and c not in _UNSEEN else ascii(c)[1:-1] for c in text)
+    return _COMMAND.sub(lambda found: (found[1] or "") + ("\\x23" if found[0] == "#" else "\\x3a"), seen)
 
 
 class AtlasError(Exception):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections import Counter
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -26,14 +27,37 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 
 def read_document(path: Path, model: type[D], what: str) -> D:
-    """Read a document of one kind written by these tools. Raises `DocumentError` naming the first wrong field."""
+    """Read a document of one kind written by these tools. Raises `DocumentError` naming the first wrong field.
+
+    A key that stands twice is refused as verification refuses it: this reader would take the last, an editor shows the first.
+    """
+    raw = read_bytes(path, what)
     try:
-        return model.model_validate_json(read_bytes(path, what))
+        json.loads(raw, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(f"The {what} is not JSON.", where=str(path), found=str(error),
+                            todo="obtain the file again") from error  # fmt: skip
+    except _TwiceError as error:
+        raise DocumentError(f"The {what} has the same key twice.", where=str(path), found=ascii(str(error))[:80],
+                            expected="each key once", todo="nobody can know which of the two was meant") from error  # fmt: skip
+    try:
+        return model.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
         pointer = "/" + "/".join(str(part) for part in first["loc"])
         raise DocumentError(f"The {what} does not have its declared shape.", where=f"{path} at {pointer}",
                             found=first["msg"], todo="atlas schema prints the shape of every document kind") from error  # fmt: skip
+
+
+class _TwiceError(Exception):
+    """A key that stands twice in one object."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise _TwiceError(Counter(name for name, _ in pairs).most_common(1)[0][0])
+    return made
 
 
 def document_text(document: Document) -> str:

@@ -934,14 +934,15 @@ def probe_files(s: Settings) -> dict[str, str]:
     }
 
 
-def make_log(preregistration: Preregistration, root: str) -> RunLog:
-    """Return the run log of a study that was declared and extracted."""
+def make_log(preregistration: Preregistration, root: str, since: str = "2026-01-01T00:00:00Z") -> RunLog:
+    """Return the run log of a study that was declared, then extracted, not before a time."""
     declared = digest_document(preregistration.model_dump(mode="json"))
     plan = preregistration
     inputs = {"base": plan.base.weights_digest, "contract": plan.contract.digest, "probe": plan.probe.digest,
               "task": plan.task.digest}  # fmt: skip
-    first = make_step(None, "declare", "technician", "2026-01-01T00:00:00Z", inputs, {"preregistration": declared})
-    second = make_step(first, "extract", "automation", "2026-01-01T01:00:00Z", {"preregistration": declared},
+    times = [max(time, since) for time in ("2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z")]
+    first = make_step(None, "declare", "technician", times[0], inputs, {"preregistration": declared})
+    second = make_step(first, "extract", "automation", times[1], {"preregistration": declared},
                        {"evidence": root})  # fmt: skip
     return RunLog(kind="run_log", schema_version="1.0", steps=(first, second))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
+from typing import Any
 
 from atlas_schema.claims.expression import ClaimError, Scope, Vector, number, vector
 from atlas_schema.claims.interval import Interval, NoIntervalError, largest, least, show, written
@@ -39,6 +40,20 @@ class Result:
 
     outcome: Outcome
     because: str
+
+
+def wording(statement: Statement) -> str:
+    """Return what is checked, in one line: the operator and its operands, as the document states them."""
+    if isinstance(statement, BeyondRecord):
+        return "nothing: beyond_record"
+    operands = [f"{name} {_operand(value)}" for name, value in statement.model_dump().items() if name != "operator"]
+    return f"{statement.operator}: {'; '.join(operands)}"
+
+
+def _operand(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def every(outcomes: Iterable[Outcome]) -> Outcome:

@@ -19,14 +19,11 @@ from atlas_schema.claims.record import (
     statement_faults,
     twice,
 )
-from atlas_schema.documents.claim import Expression, Statement
+from atlas_schema.claims.vacuous import expressions, vacuous_claims, vacuous_clause
 from atlas_schema.documents.measurement import Measurement
 from atlas_schema.documents.prediction import Clause, NotRun, Prediction, Requirement, Settled, SettledBy
 from atlas_schema.errors import AtlasError
 from atlas_schema.vocabulary import Vocabulary
-
-OPERANDS = ("series", "numerator", "denominator", "bound", "left", "right", "value", "lower", "upper", "expression")
-"""Fields of statements that are expressions."""
 
 
 class SettlementError(AtlasError):
@@ -147,7 +144,8 @@ def _require_fit(requirement: Requirement, record: Measurement, vocabulary: Voca
         wrong.append(f"licence is {record.licence!r}, not 'statistical'")
     if record.replication.runs < requirement.min_runs:
         wrong.append(f"runs are {record.replication.runs}, fewer than {requirement.min_runs}")
-    faults = [*record_faults(record, vocabulary), *statement_faults(judge_claims(record)), *licence_faults(record)]
+    faults = [*record_faults(record, vocabulary), *statement_faults(judge_claims(record)), *vacuous_claims(record),
+              *licence_faults(record)]  # fmt: skip
     wrong += [f"{f.rule} at {'/'.join(['', *map(str, f.path)])}: {f.what}" for f in faults[:1]]
     if wrong:
         raise SettlementError("A measurement may not stand for this role.", where=f"{record.id} as {requirement.role}", found="; ".join(wrong),
@@ -187,16 +185,8 @@ def _require_samples(prediction: Prediction, roles: Mapping[str, Measurement], s
 # --- a prediction by itself ---------------------------------------------------------------------------------------
 
 
-def expressions(statement: Statement) -> Iterator[tuple[str, Expression]]:
-    """Yield the fields of a statement that are expressions."""
-    for field in OPERANDS:
-        text = getattr(statement, field, None)
-        if text is not None:
-            yield field, text
-
-
 def prediction_faults(prediction: Prediction, vocabulary: Vocabulary) -> Iterator[Fault]:
-    """Yield where a prediction contradicts itself or could not be settled (C060, C062, C063, C065)."""
+    """Yield where a prediction contradicts itself or could not be settled (C060, C062, C063, C065, C161)."""
     for path, names in ((("requires",), [r.role for r in prediction.requires]),
                         (("rule",), [c.id for c in (*prediction.rule.given, *prediction.rule.clauses)])):  # fmt: skip
         if twice(names):
@@ -220,6 +210,7 @@ def _rule_faults(prediction: Prediction) -> Iterator[Fault]:
         if clause.statement.operator == "beyond_record":
             yield Fault("ATL-C065", "A clause that nothing can decide is no rule.", place, "beyond_record",
                         "a statement over values", "say what is to be measured, and what it must be")  # fmt: skip
+        yield from vacuous_clause(clause.statement, place)
         for field, text in expressions(clause.statement):
             path = (*place, field)
             try:

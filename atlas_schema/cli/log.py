@@ -40,29 +40,26 @@ def log_check(
 ) -> None:
     """Check chain, order, actors, isolation and stimuli of a log. Exit code 1 where something does not hold."""
     from atlas_schema.documents.run_log import RunLog
-    from atlas_schema.errors import printable
+    from atlas_schema.errors import AtlasError, printable
     from atlas_schema.files import read_document
     from atlas_schema.protocol.fidelity import fidelity
     from atlas_schema.protocol.log import chain_faults
     from atlas_schema.protocol.sequence import protocol_faults
 
     found = read_document(log, RunLog, "run log")
-    lines = [
-        f"{log}, step {index}: ATL-C004 {what}\n  to do:    restore the log from where it was backed up"
-        for index, what in chain_faults(found)
-    ]
+    restore = "restore the log from where it was backed up"
+    told = [(f"{log}, step {index}: ATL-C004 {what}", "", "", restore) for index, what in chain_faults(found)]
     for fault in protocol_faults(found.steps):
-        lines.append(f"{log}, step {fault.index}: {fault.rule} {fault.what}\n  found:    {fault.stated}\n"
-                     f"  expected: {fault.expected}\n  to do:    {fault.todo}")  # fmt: skip
+        told.append((f"{log}, step {fault.index}: {fault.rule} {fault.what}", fault.stated, fault.expected, fault.todo))
     if head and head not in [step.hash for step in found.steps]:
-        lines.append(
-            f"{log}: no step has the hash {head}\n  to do:    the log was cut or rewritten since; ask for the whole one"
-        )
-    for line in lines:
-        typer.echo("\n".join(map(printable, line.split("\n"))), err=True)
-    if lines:
+        lacking = "the log was cut or rewritten since; ask for the whole one"
+        told.append((f"{log}: no step has the hash {head}", "", "", lacking))
+    for what, stated, expected, todo in told:
+        # The names of steps are free text: each part is escaped by itself, so that none begins a line.
+        typer.echo(str(AtlasError(what, found=stated, expected=expected, todo=todo)), err=True)
+    if told:
         raise typer.Exit(1)
-    typer.echo(f"{log}: {len(found.steps)} steps, chained and in order; {fidelity(found).words}")
+    typer.echo(printable(f"{log}: {len(found.steps)} steps, chained and in order; {fidelity(found).words}"))
 
 
 @app.command("declare")

@@ -80,9 +80,11 @@ def _contract(wanted: str, known: Preregistration, explicit: bool) -> Contract:
     """Return a contract by id or file; the pilot's own only where it is the one that the pilot cites."""
     from atlas_schema.documents.contract import Contract
     from atlas_schema.files import read_document
-    from atlas_schema.study.contracts import contract_digest, load_contract
+    from atlas_schema.study.contracts import built_in_contracts, contract_digest, load_contract
 
-    found = read_document(Path(wanted), Contract, "contract") if Path(wanted).is_file() else load_contract(wanted)
+    # An id means the built-in contract, whatever file of that name lies in the folder.
+    familiar = wanted in built_in_contracts() or not Path(wanted).is_file()
+    found = load_contract(wanted) if familiar else read_document(Path(wanted), Contract, "contract")
     if not explicit and contract_digest(found) != known.contract.digest:
         raise UsageError("The pilot cites another contract of this id.", expected=known.contract.digest,
                          found=contract_digest(found), todo="name the contract to plan for with --contract")  # fmt: skip

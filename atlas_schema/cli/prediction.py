@@ -10,7 +10,7 @@ import typer
 from atlas_schema.claims.settle import Settlement
 from atlas_schema.documents.measurement import Measurement
 from atlas_schema.documents.prediction import Prediction, Settled
-from atlas_schema.errors import UsageError
+from atlas_schema.errors import UsageError, printable
 
 prediction = typer.Typer(no_args_is_help=True, help="Falsifiable statements, and what measurements say of them.")
 Named = Annotated[str, typer.Argument(help="Id of a shipped prediction, or a file.")]
@@ -30,7 +30,7 @@ def list_predictions() -> None:
 @prediction.command()
 def show(name: Named) -> None:
     """Say what a prediction states, what it needs, and when it would be wrong."""
-    from atlas_schema.claims.settle import expressions
+    from atlas_schema.claims.operators import wording
 
     made = _load(name)
     lines = [
@@ -53,12 +53,11 @@ def show(name: Named) -> None:
     ):
         lines += [heading] if clauses else []
         for clause in clauses:
-            fields = ", ".join(f"{field}: {text}" for field, text in expressions(clause.statement))
-            lines += [f"  {clause.id}: {clause.says}", f"    {clause.statement.operator}  {fields}"]
+            lines += [f"  {clause.id}: {clause.says}", f"    {wording(clause.statement)}"]
     lines += ["", made.rule.rationale, *([made.notes] if made.notes else [])]
     if isinstance(made.outcome, Settled):
         lines += ["", "Settled by", *(f"  {m.role}: {m.id} {m.digest}" for m in made.outcome.measurements)]
-    typer.echo("\n".join(lines))
+    _say(lines)
 
 
 @prediction.command()
@@ -79,10 +78,15 @@ def settle(
         raise UsageError("The output file exists.", where=str(output), todo="name a new file")
     loose, fixed = _measurements(measurements, {r.role for r in made.requires})
     found = settle_by(made, loose, load_vocabulary(), fixed)
-    typer.echo("\n".join(_told(made, found)))
+    _say(_told(made, found))
     if output is not None:
         write_atomically(output, document_text(made.model_copy(update={"outcome": found.document()})))
         typer.echo(f"{output}: written; atlas-verify derives the outcome again from the same measurements")
+
+
+def _say(lines: list[str]) -> None:
+    """Print lines whose texts come from a document."""
+    typer.echo("\n".join(map(printable, lines)))
 
 
 def _told(made: Prediction, found: Settlement) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,6 +80,9 @@ def verify(
         _print_limits()
         return
     if demo:
+        if receipt is not None:
+            raise UsageError("--demo verifies its own receipts, not this one.", where=str(receipt),
+                             todo="leave out one of the two")  # fmt: skip
         from atlas_schema.demo import run_demo
 
         raise typer.Exit(run_demo(typer.echo))
@@ -119,9 +124,10 @@ def _options(profile: str, require: str, pin: str | None, seed: str | None) -> O
     for value, known, name in ((profile, tuple(PROFILES), "--profile"), (require, VERDICTS, "--require")):
         if value not in known:
             raise UsageError(f"{name} has an unknown value.", found=value, expected=", ".join(known))
-    if pin is not None and not (pin.startswith("sha256:") and len(pin) == 71):
+    if pin is not None and re.fullmatch("sha256:[0-9a-fA-F]{64}", pin) is None:
         raise UsageError("--pin is not a digest.", found=pin, expected="sha256: and 64 hexadecimal digits")
-    return Options(profile, require, pin, None if seed is None else hashlib.sha256(seed.encode()).digest())
+    text = None if seed is None else seed.encode("utf-8", "surrogateescape")  # as it was typed, in whatever encoding
+    return Options(profile, require, pin and pin.lower(), None if text is None else hashlib.sha256(text).digest())
 
 
 def _targets(wanted: list[str]) -> list[tuple[str, Path | None]]:
@@ -144,19 +150,31 @@ def _write(result: Report, targets: list[tuple[str, Path | None]]) -> None:
             _say(content)
             continue
         try:
+            _require_place(path)
             path.write_text(content, encoding="utf-8")
         except OSError as error:
             typer.echo(f"The report could not be written to {printable(str(path))}: {error.strerror}", err=True)
             raise typer.Exit(int(Code.USAGE)) from error
 
 
+def _require_place(path: Path) -> None:
+    """Refuse a link: whoever packed a submission may have put it where a report is expected. Devices are links too."""
+    if path.is_symlink() and path.parent not in (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd")):
+        raise OSError(errno.ELOOP, f"it is a link, to {printable(str(path.readlink()))}")
+
+
 def _say(content: str) -> None:
-    """Print; a reader that has gone (``head``, a closed pager) changes neither verdict nor exit code."""
+    """Print; a reader that has gone (``head``, a closed pager) or never was changes neither verdict nor exit code."""
+    if sys.stdout is None:  # started with its output closed
+        return
     try:
         typer.echo(content, nl=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+        if not isinstance(error, BrokenPipeError):
+            typer.echo(f"The report could not be written to the output: {error.strerror}", err=True)
+            raise typer.Exit(int(Code.USAGE)) from error
 
 
 def _print_limits() -> None:
@@ -171,6 +189,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the report
+    # A build that inherits a shell's completion would otherwise be answered with something other than a verdict.
+    os.environ.pop("_ATLAS_VERIFY_COMPLETE", None)
     try:
         app()
     except AtlasError as error:

@@ -70,6 +70,9 @@ class Vouching:
         from atlas_schema.signing.keys import read_public
 
         distinct = tuple(dict.fromkeys(read_public(read_bytes(path, "public key"), str(path)) for path in self.keys))
+        if self.threshold is not None and self.threshold < 1:
+            raise UsageError("--threshold asks for nobody's signature.", found=str(self.threshold), expected="1 or more",
+                             todo="leave it out: one key must have signed")  # fmt: skip
         if self.keys and not 1 <= (1 if self.threshold is None else self.threshold) <= len(distinct):
             many = len(distinct) > 1
             raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, get_args
 
 from atlas_schema.documents.base import Document, Judgement
@@ -12,12 +13,20 @@ Path = tuple[str | int, ...]
 
 def judgement_fields(document: Document, at: Path = ()) -> Iterator[tuple[Path, Judgement | None]]:
     """Yield the path and content of every field that only a person may fill, blank ones too."""
+    if not _may_hold(type(document)):
+        return
     for name, field in type(document).model_fields.items():
         value = getattr(document, name)
         if Judgement in get_args(field.annotation) or field.annotation is Judgement:
             yield (*at, name), value
         else:
             yield from _inside(value, (*at, name))
+
+
+@cache
+def _may_hold(model: type[Document]) -> bool:
+    """Whether a judgement has a place anywhere in documents of a model: most parts of a receipt need no look."""
+    return Judgement.__name__ in model.model_json_schema().get("$defs", {})
 
 
 def _inside(value: Any, at: Path) -> Iterator[tuple[Path, Judgement | None]]:

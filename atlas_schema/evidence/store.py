@@ -16,6 +16,7 @@ from atlas_schema.errors import EvidenceError, UsageError
 from atlas_schema.evidence.columns import Rows, conform, from_arrow
 from atlas_schema.evidence.source import Partition, whole
 from atlas_schema.evidence.tables import STUDY_TABLES, TABLES, Dims
+from atlas_schema.limits import LIMITS
 
 STUDY_DDL = (
     "CREATE TABLE IF NOT EXISTS atlas_study (preregistration VARCHAR, d INTEGER, E INTEGER, k INTEGER, P INTEGER)"
@@ -56,10 +57,15 @@ class EvidenceStore:
 
     @classmethod
     def open_existing(cls, path: Path) -> EvidenceStore:
-        """Open a store that exists, for reading only."""
+        """Open a store that exists, for reading only.
+
+        Raises `EvidenceError` where the file holds more than tables: a view in the place of one reads other files, and the
+        store of a pilot or a study may be somebody else's.
+        """
         if not path.is_file():
             raise UsageError("There is no evidence file here.", where=str(path),
                              todo="check the path, or make evidence with 'atlas extract'")  # fmt: skip
+        _require_no_code(path)
         connection = _connect(path, read_only=True)
         present = _study(connection)
         if present is None:
@@ -163,10 +169,23 @@ def _connect(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     try:
         return duckdb.connect(str(path), read_only=read_only)
     except duckdb.Error as error:
-        raise UsageError(
-            "The evidence file cannot be opened.", where=str(path), found=str(error).splitlines()[0],
-            todo="check the path, and that no other process has the file open",
-        ) from error  # fmt: skip
+        raise _unopened(path, error) from error
+
+
+def _unopened(path: Path, error: duckdb.Error) -> UsageError:
+    return UsageError("The evidence file cannot be opened.", where=str(path), found=str(error).splitlines()[0],
+                      todo="check the path, and that no other process has the file open")  # fmt: skip
+
+
+def _require_no_code(path: Path) -> None:
+    """Look at the catalogue from a session of its own, in which nothing that the file stores is in force."""
+    from atlas_schema.evidence.unpack import require_no_code, session
+
+    try:
+        with session(path, LIMITS) as connection:
+            require_no_code(connection, LIMITS)
+    except duckdb.Error as error:
+        raise _unopened(path, error) from error
 
 
 def _user_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:

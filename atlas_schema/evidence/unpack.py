@@ -55,13 +55,14 @@ def session(database: Path, limits: Limits) -> duckdb.DuckDBPyConnection:
 
 def unpack(connection: duckdb.DuckDBPyConnection, folder: Path, limits: Limits) -> None:
     """Hold the catalogue to the declared one and write every table as Parquet. Raises `EvidenceError`."""
-    _require_no_code(connection, limits)
+    require_no_code(connection, limits)
     dims = _require_declared(connection, limits)
     for name in STUDY_TABLES:
         _copy(connection, TABLES[name], dims, folder / f"{name}.parquet", limits)
 
 
-def _require_no_code(connection: duckdb.DuckDBPyConnection, limits: Limits) -> None:
+def require_no_code(connection: duckdb.DuckDBPyConnection, limits: Limits) -> None:
+    """Refuse a submitted catalogue with entries of its own that are no tables (A023). Looks at tables themselves not at all."""
     for kind in CODE:
         own = _entries(connection, kind, "submitted", limits) - _entries(connection, kind, "declared", limits)
         if own:

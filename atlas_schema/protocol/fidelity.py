@@ -35,15 +35,20 @@ def fidelity(log: RunLog, subject: str | None = None) -> Fidelity:
     """Return the tier of a log. A: all steps. C: no declaration, or no Read #0, before the first run. B: otherwise.
 
     ``subject`` is a document's digest with judgements blank: the tier is then that of this document. A broken log has
-    none. That a step happened as the log says is not checked; that the log was not changed since is.
+    none. Runs count up to the issue: what ran later made nothing of what was issued, so a log that is cut at its end has
+    no higher tier. That a step happened as the log says is not checked; that the log was not changed since is.
     """
     if chain_faults(log) or protocol_faults(log.steps):
         return Fidelity(None, ("the log is altered or breaks the protocol; atlas log check says where",))
     run = first(log.steps, "extract")
     if run == len(log.steps):
         return Fidelity(None, ("no run is recorded",))
+    steps = [s for s in log.steps if _counts(s, subject)]
+    made = [s for s in steps if s.step != "issue" or s.index > run]  # what was issued before any run came from none
+    if subject is not None and first(steps, "issue") < len(steps) and first(made, "issue") == len(made):
+        return Fidelity(None, ("no run stands before the issue",))
     grave = tuple(_before(log.steps, run))
-    lacking = (*grave, *_after([s for s in log.steps if _counts(s, subject)]))
+    lacking = (*grave, *_after(made))
     return Fidelity("C" if grave else "B" if lacking else "A", lacking)
 
 
@@ -61,8 +66,10 @@ def _before(steps: Sequence[Step], run: int) -> list[str]:
 def _after(steps: Sequence[Step]) -> list[str]:
     names = {step.step for step in steps}
     probed = "stimulus" in names or any(a.name == "probe" for s in steps if s.step == "declare" for a in s.inputs)
-    runs = [s for s in steps if is_run(s)] or [s for s in steps if s.step == "extract"]
-    verified = [s for s in steps if s.step == "verify"]
+    issue = first(steps, "issue")
+    before = steps[:issue]
+    runs = [s for s in before if is_run(s)] or [s for s in before if s.step == "extract"]
+    verified = [s for s in steps[issue:] if s.step == "verify"]
     known = all(parties(s) for s in runs) and any(parties(s) for s in verified)
     checks = (
         (probed, "no registered stimulus"),

@@ -92,9 +92,8 @@ def fill(path: Path, document: Document, field: str, log: Path, value: str, basi
     try:
         made = Judgement(value=value, author=author, time=time, basis=basis)
     except ValidationError as error:
-        raise UsageError(
-            "The answer does not fit.", where=str(error.errors()[0]["loc"]), found=error.errors()[0]["msg"]
-        ) from error
+        raise UsageError("The answer does not fit.", where=str(error.errors()[0]["loc"]), found=error.errors()[0]["msg"],
+                         todo="a judgement has a value, an author and a basis, in words") from error  # fmt: skip
     filled = set_at(document.model_dump(mode="json"), place, made.model_dump(mode="json"))
     after = type(document).model_validate_json(json.dumps(filled))
     append_step(log, step="judge", actor="technician", time=time, inputs={DOCUMENT: subject_digest(document)},

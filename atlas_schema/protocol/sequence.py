@@ -46,7 +46,10 @@ def first(steps: Sequence[Step], *names: StepName) -> int:
 
 
 def protocol_faults(steps: Sequence[Step]) -> list[Fault]:
-    """Return every fault, by rule and step. The chain is not checked here."""
+    """Return every fault, by rule and step. The chain is not checked here.
+
+    Whether a step is a fault depends on the steps before it alone: a sound log is sound wherever it is cut.
+    """
     return [*_order(steps), *_actors(steps), *_isolation(steps), *_parties(steps), *_stimuli(steps)]
 
 
@@ -116,10 +119,13 @@ def _parties(steps: Sequence[Step]) -> Iterator[Fault]:
             if artefact.name.startswith(PARTY) and artefact.digest != party_digest(artefact.name.removeprefix(PARTY)):
                 yield Fault(PARTIES, i, "A party's digest is not that of its name.", artefact.digest,
                             party_digest(artefact.name.removeprefix(PARTY)), "name the party as it was recorded")  # fmt: skip
-    makers = [s for s in steps if s.step in ("extract", "transcribe", "issue")]
-    who = {party_digest(name) for s in makers for name in parties(s)}
-    where = {process for s in makers for process in processes(s)}
+    # What a verifier makes later is not what they verified: only the steps before count, so that no later step undoes one.
+    who: set[str] = set()
+    where: set[str] = set()
     for i, step in enumerate(steps):
+        if step.step in ("extract", "transcribe", "issue"):
+            who |= {party_digest(name) for name in parties(step)}
+            where |= set(processes(step))
         if step.step != "verify":
             continue
         same = [name for name in parties(step) if party_digest(name) in who]

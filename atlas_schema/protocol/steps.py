@@ -55,9 +55,8 @@ def register_stimulus(log: Path, file: Path, name: str, version: str) -> str:
     """Add the step that registers a version of a stimulus; return the name under which runs cite it."""
     for what, given in (("name", name), ("version", version)):
         if not given or not all(c.isalnum() or c in "._-" for c in given) or len(given) > 64:
-            raise UsageError(
-                f"A stimulus needs a {what} of letters, digits, '.', '_' and '-'.", found=given[:80] or "nothing"
-            )
+            raise UsageError(f"A stimulus needs a {what} of letters, digits, '.', '_' and '-'.", found=given[:80] or "nothing",
+                             todo=f"give another --{what}")  # fmt: skip
     label = f"{REGISTERED}{name}@{version}"
     outputs = {label: digest_bytes(read_bytes(file, "stimulus"))}
     _require_sound(log, "stimulus", outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from atlas_schema.errors import printable
@@ -50,7 +51,11 @@ LONGEST = 400
 
 
 def short(text: str) -> str:
-    """Return a value cut to a length that leaves the rest of the report in sight."""
+    """Return a value cut to a length that leaves the rest of the report in sight, without runs of spaces.
+
+    A terminal breaks long lines, so that spaces could carry a text of the document to the beginning of one.
+    """
+    text = re.sub(" {2,}", " ", text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters; --report json has them all)"
 
 
@@ -106,7 +111,10 @@ def _claims(report: Report) -> list[str]:
     if report.verdict == "supported" != report.require:
         lines.append(f"A measurement is no receipt and cannot be '{report.require}': --require supported accepts it.")
     for claim in report.claims[:CLAIMS_SHOWN]:
-        lines += [f"  {claim.outcome:<14}{claim.id}: {claim.says}", f"  {'':<14}  {claim.because}"]
+        lines += [
+            f"  {claim.outcome:<14}{claim.id}: {short(claim.says)}",
+            *(f"  {'':<14}  {part}" for part in (f"checked {short(claim.checked)}", short(claim.because))),
+        ]
     hidden = len(report.claims) - CLAIMS_SHOWN
     return [*lines, f"  ... and {hidden} more claims; --report json lists them"] if hidden > 0 else lines
 

@@ -177,6 +177,9 @@ def _require_admitted(plan: Plan) -> None:
     ):
         if value > limit:
             raise UsageError(f"The contract does not admit this {name}.", expected=f"at most {limit}", found=str(value))
+    if plan.target <= plan.tolerance:
+        raise UsageError("Any score would reach this target.", expected=f"a target above its tolerance, {plan.tolerance}",
+                         found=str(plan.target), todo="ask for a success that an arm can miss")  # fmt: skip
     if plan.positions_per_window < contract.min_positions_per_window:
         raise UsageError("The contract needs more positions per window.",
                          expected=f"at least {contract.min_positions_per_window}", found=str(plan.positions_per_window))  # fmt: skip

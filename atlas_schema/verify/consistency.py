@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from atlas_schema.canonical import digest_document
 from atlas_schema.documents.base import Document
@@ -22,7 +22,7 @@ def digest_of(document: Document) -> str:
 
 
 def check_contract(contract: Contract, result: ChannelResult) -> None:
-    """Check that all it gates is what this version can recompute, in its forms, once each (C001)."""
+    """Check that all it gates is what this version can recompute, in its forms, once each (C001), with tolerances of rounding (C162)."""
     result.check()
     for stated, known_id in ((contract.damage.definition, DAMAGE), (contract.success.definition, SUCCESS)):
         if stated != known_id:
@@ -33,6 +33,7 @@ def check_contract(contract: Contract, result: ChannelResult) -> None:
         result.report(Problem("ATL-C001", "The contract asks for more batches than resamples.", document="contract",
                               path=("bootstrap", "batches"), stated=str(contract.bootstrap.batches),
                               recomputed=f"at most {contract.bootstrap.resamples}"))  # fmt: skip
+    _check_tolerances(contract, result)
     named = [(c.definition, t.form) for c in contract.channels for t in c.thresholds]
     for definition, form in named:
         known = DEFINITIONS.get(definition)
@@ -42,6 +43,23 @@ def check_contract(contract: Contract, result: ChannelResult) -> None:
                                   recomputed=", ".join(DEFINITIONS), todo="use a newer atlas-verify"))  # fmt: skip
     if len(set(named)) != len(named) or len({n.id for n in contract.nuisances}) != len(contract.nuisances):
         result.report(Problem("ATL-C001", "The contract names a cell or a nuisance twice.", document="contract"))
+
+
+WIDEST = {
+    ("tolerances", "float32_unit"): 2.0**-20, ("tolerances", "accumulation"): 100, ("tolerances", "float64_relative"): 1e-6,
+    ("tolerances", "reconstruction"): 0.01, ("numbers", "relative_tolerance"): 1e-6,
+}  # fmt: skip
+"""How far a contract's tolerances may exceed rounding. Beyond, rows and numbers of any kind would pass as reproduced."""
+
+
+def _check_tolerances(contract: Contract, result: ChannelResult) -> None:
+    """Check that what passes for rounding is rounding (C162)."""
+    for (part, name), widest in WIDEST.items():
+        value = getattr(getattr(contract, part), name)
+        if value > widest:
+            result.report(Problem("ATL-C162", "A tolerance of the contract is wider than any rounding.", document="contract",
+                                  path=(part, name), stated=str(value), recomputed=f"at most {widest:g}",
+                                  todo="nothing is reproduced by this contract; ask for a narrower one"))  # fmt: skip
 
 
 def check_familiar(contract: Contract, built_in: Mapping[str, Contract], result: ChannelResult) -> None:
@@ -55,7 +73,7 @@ def check_familiar(contract: Contract, built_in: Mapping[str, Contract], result:
 
 
 def check_preregistration(plan: Preregistration, contract: Contract, result: ChannelResult) -> None:
-    """Check the plan against itself and what the contract admits (C003, C008, C012)."""
+    """Check the plan against itself and what the contract admits (C003, C008, C012, C160)."""
     result.check(3)
     cited = digest_of(contract)
     if plan.contract.id != contract.id or plan.contract.digest != cited:
@@ -66,12 +84,26 @@ def check_preregistration(plan: Preregistration, contract: Contract, result: Cha
         result.report(
             Problem("ATL-C008", what, document="preregistration", path=path, stated=stated, recomputed=expected)
         )
+    if plan.task.target <= plan.task.tolerance:
+        result.report(Problem("ATL-C160", "Any score reaches the task's target.", document="preregistration",
+                              path=("task", "target"), stated=str(plan.task.target), recomputed=f"above {plan.task.tolerance}, its tolerance",
+                              todo="a study that asks for no success shows no matched success: ask for a plan that does"))  # fmt: skip
     clusters = {w.cluster_id for w in plan.windows}
     shared = sorted(clusters & set(plan.pilot.clusters)) if plan.pilot else []
     if shared:
         result.report(Problem("ATL-C012", "The pilot and the study share text.", document="preregistration",
                               path=("pilot", "clusters"), stated=f"{len(shared)} clusters, first {shared[0]}",
                               recomputed="none"))  # fmt: skip
+
+
+def check_citations(receipt: Receipt, plan: Preregistration, result: ChannelResult) -> None:
+    """Check, where the contract itself is absent, that receipt and plan cite one contract all the same (C003)."""
+    result.check()
+    if receipt.contract != plan.contract:
+        result.report(Problem("ATL-C003", "The pre-registration cites another contract.", document="preregistration",
+                              path=("contract",), stated=f"{plan.contract.id} {plan.contract.digest}",
+                              recomputed=f"{receipt.contract.id} {receipt.contract.digest}",
+                              todo="one of the two was changed: obtain both as they were issued"))  # fmt: skip
 
 
 def _plan_faults(plan: Preregistration, contract: Contract) -> Iterator[tuple[tuple[str | int, ...], str, str, str]]:
@@ -179,6 +211,13 @@ def _check_history(receipt: Receipt, plan: Preregistration, log: RunLog, digest:
                               stated=f"created {plan.created}; extraction {early[0].time if early else 'none'}",
                               recomputed="created, then declared, then extracted",
                               todo="results that came first cannot be pre-registered: start a new study"))  # fmt: skip
+    for at, subject in enumerate(receipt.subjects):
+        made = [s for s in extracted if any(a.name == subject.run_id for a in s.outputs)]
+        read = {a.digest for s in made for a in s.inputs if a.name == "weights"}
+        if read and subject.weights_digest not in read:
+            result.report(Problem("ATL-C130", "The log records the extraction of other weights.", document="receipt",
+                                  path=("subjects", at, "weights_digest"), stated=subject.weights_digest, recomputed=", ".join(sorted(read)),
+                                  todo="one of the two was changed: ask for the log that the extraction wrote"))  # fmt: skip
     if not any(_has(s, inputs=digest) and _has(s, outputs=receipt.evidence.root) for s in extracted):
         result.report(Problem("ATL-C007", "No extraction of this pre-registration in the log produced this evidence.",
                               document="run_log", path=("steps",), stated=f"evidence root {receipt.evidence.root}",
@@ -186,12 +225,15 @@ def _check_history(receipt: Receipt, plan: Preregistration, log: RunLog, digest:
                               todo="the evidence was changed after extraction, or the log is of another study"))  # fmt: skip
 
 
-def repeated_extractions(log: RunLog) -> tuple[str, ...]:
-    """Return the runs that the log shows extracted more than once with different models or settings."""
+def repeated_extractions(log: RunLog, runs: Collection[str]) -> tuple[str, ...]:
+    """Return the planned ``runs`` that the log shows extracted more than once, with different models or settings.
+
+    Names are given by who wrote the log; those that are no planned run would be free text in a report.
+    """
     seen: dict[str, set[str]] = {}
     for step in log.steps:
         for artefact in step.outputs if step.step == "extract" else ():
-            if artefact.name != "evidence":
+            if artefact.name in runs:
                 seen.setdefault(artefact.name, set()).add(artefact.digest)
     return tuple(sorted(name for name, digests in seen.items() if len(digests) > 1))
 

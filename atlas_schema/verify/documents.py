@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,6 +14,9 @@ from atlas_schema.errors import DocumentError
 from atlas_schema.verify.outcome import Channel, Problem, Report
 from atlas_schema.verify.protocol import typed_tiers
 from atlas_schema.verify.reading import pointer, positions, read_json
+
+SHOWN = 20
+"""How many wrong fields of one document are recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +48,17 @@ def parse(name: str, raw: bytes, expected_kind: str | None, report: Report) -> P
                              stated=str(kind), recomputed=expected_kind or f"one of {', '.join(MODELS)}",
                              todo="give the file of the kind that is asked for"))  # fmt: skip
         return None
-    for problem in typed_tiers(value):
+    tiers = list(islice(typed_tiers(value), SHOWN))  # places are found in one pass, however many there are
+    at = positions(raw, [problem.path for problem in tiers])
+    for problem in tiers:
         report.channel(Channel.CONTRACT).check()
-        place = positions(raw, [problem.path]).get(problem.path)
-        report.channel(Channel.CONTRACT).report(replace(problem, document=name, position=place))
+        report.channel(Channel.CONTRACT).report(replace(problem, document=name, position=at.get(problem.path)))
     try:
         return Parsed(name, raw, value, MODELS[kind].model_validate_json(raw))
     except ValidationError as error:
         # Models and schema.json accept the same documents, which tests hold; the schema says better what is wrong.
         first = error.errors()[0]
-        wrong = schema_errors(value, kind)[:20] or [(tuple(first["loc"]), first["msg"])]
+        wrong = schema_errors(value, kind)[:SHOWN] or [(tuple(first["loc"]), first["msg"])]
         places = positions(raw, [path for path, _ in wrong])
         for path, message in wrong:
             shape.report(Problem("ATL-S001", message[:300], document=name, path=path, position=places.get(path),

@@ -13,7 +13,7 @@ from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.limits import LIMITS
 from atlas_schema.signing.statement import File, manifest
-from atlas_schema.study.contracts import load_contract
+from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.verify.authenticity import Signed
 from atlas_schema.verify.verifier import Submission
 
@@ -27,18 +27,24 @@ def load(
         raise UsageError("No receipt was named.", todo="atlas-verify receipt.json, or atlas-verify --demo")
     raw = _bytes(receipt)
     folder = receipt.parent
-    contract_bytes = None
-    if contract is not None:
-        contract_bytes = (
-            _bytes(Path(contract)) if Path(contract).exists() else load_contract(contract).model_dump_json().encode()
-        )
     bundle = evidence or _inside(folder, "evidence")
     return Submission(
         str(receipt), raw, _beside(preregistration, folder, "preregistration.json"),
-        _beside(run_log, folder, "run_log.json"), contract_bytes,
+        _beside(run_log, folder, "run_log.json"), None if contract is None else _contract(contract),
         None if bundle is None else _opener(bundle), None if bundle is None else _rows_opener(bundle),
         tuple(_bytes(path) for path in measurements), manifest=None if bundle is None else _hasher(bundle),
     )  # fmt: skip
+
+
+def _contract(named: str) -> bytes:
+    """Return the built-in contract of an id, or a file. An id always means the built-in one, whatever lies in the folder."""
+    built_in = built_in_contracts().get(named)
+    if built_in is not None:
+        return built_in.model_dump_json().encode()
+    if not os.path.lexists(named):
+        raise UsageError("There is no such contract.", found=named[:200], expected=f"a file, or {', '.join(built_in_contracts())}",
+                         todo="check the path given with --contract")  # fmt: skip
+    return _bytes(Path(named))
 
 
 def signature_path(receipt: Path) -> Path:
@@ -54,7 +60,8 @@ def load_signatures(
     if found is None and receipt is not None:
         found = _inside(receipt.parent, signature_path(receipt).name)
     return replace(
-        submission, signature=None if found is None else Signed(found.name, _bytes(found)),
+        submission,
+        signature=None if found is None else Signed(found.name, _bytes(found, follow=signature is not None)),
         bundle=None if bundle is None else Signed(bundle.name, _bytes(bundle)),
     )  # fmt: skip
 

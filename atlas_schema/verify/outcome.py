@@ -129,10 +129,14 @@ class ChannelResult:
 
 @dataclass(frozen=True, slots=True)
 class ClaimLine:
-    """What one claim of a measurement comes to: supported, contradicted, undetermined or unlicensed, and why."""
+    """What one claim of a measurement comes to: supported, contradicted, undetermined or unlicensed, and why.
+
+    ``says`` are the producer's words, ``checked`` is the statement that was judged.
+    """
 
     id: str
     says: str
+    checked: str
     strength: str
     outcome: str
     because: str
@@ -180,11 +184,14 @@ class Report:
 
 
 def exit_code(report: Report) -> Code:
-    """Return the exit code; defined for every report, and the same in every format."""
+    """Return the exit code; defined for every report, and the same in every format.
+
+    What is absent counts where it was required. What is contradicted counts also where nobody asked for it.
+    """
     statuses = {channel: report.status(channel) for channel in report.required}
 
     def failed(*channels: Channel) -> bool:
-        return any(statuses.get(channel) is Status.FAILED for channel in channels)
+        return any(report.status(channel) is Status.FAILED for channel in channels)
 
     contradicted = report.verdict is not None and report.claim is not None and report.verdict != report.claim
     # A measurement refuted by its own values is genuine: that is an outcome, not a divergence of bytes and numbers.

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from atlas_schema.claims.library import built_in_predictions
+from atlas_schema.claims.operators import wording
 from atlas_schema.claims.record import (
     ClaimResult,
     Fault,
@@ -19,6 +20,7 @@ from atlas_schema.claims.record import (
     statement_faults,
 )
 from atlas_schema.claims.settle import declared_digest, outcome_faults, prediction_faults, record_digest
+from atlas_schema.claims.vacuous import vacuous_claims
 from atlas_schema.documents.measurement import Measurement
 from atlas_schema.documents.prediction import Prediction
 from atlas_schema.errors import EvidenceError
@@ -50,7 +52,7 @@ def verify_measurement(
     contract = report.channel(Channel.CONTRACT)
     contract.check(len(record.series) + sum(len(s.values) for s in record.series) + len(record.claims))
     judged = judge_claims(record)
-    _record(contract, (*record_faults(record, load_vocabulary()), *statement_faults(judged)))
+    _record(contract, (*record_faults(record, load_vocabulary()), *statement_faults(judged), *vacuous_claims(record)))
     if contract.status is Status.FAILED:
         return
     # 2. Binding and reproduction: the rows that its values cite.
@@ -139,11 +141,10 @@ def _decide(record: Measurement, judged: list[ClaimResult], report: Report) -> N
     result = report.channel(Channel.DECISION)
     result.unit = "claims"
     report.claims = tuple(
-        ClaimLine(
-            r.claim.id, r.claim.says, r.claim.strength, r.word, r.unlicensed if r.word == "unlicensed" else r.because
-        )
+        ClaimLine(r.claim.id, r.claim.says, wording(r.claim.statement), r.claim.strength, r.word,
+                  r.unlicensed if r.word == "unlicensed" else r.because)
         for r in judged
-    )
+    )  # fmt: skip
     if not judged:
         result.skipped = "the record claims nothing; --profile offline checks its form"
     result.check(len(judged))
@@ -168,5 +169,7 @@ def _not_established(record: Measurement) -> Iterator[str]:
         yield f"where {asserted} of {len(values)} values come from (they cite no rows)"
     if any(v.uncertainty is not None and v.uncertainty.method == "stated" for v in values):
         yield "how stated uncertainties were computed"
+    if record.claims:
+        yield "that the words of a claim mean what was checked (a reader compares)"
     yield "that the instrument was run on this model under these conditions, and how often (the producer's word)"
     yield "anything about a post-trained model: this document is not a receipt"

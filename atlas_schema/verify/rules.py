@@ -61,6 +61,7 @@ C044 | Every run reads a stimulus whose version was registered before, or a pre-
 C045 | No document states a fidelity tier. | A tier is derived from the log's steps; one that is typed in can say anything. | protocol.md, Fidelity tier
 C046 | A filled judgement has value, author and basis, and the log holds its step: by a technician, at its time, about this document. | Automation leaves judgement blank; only a person fills it. | protocol.md, Judgement
 C047 | A Read is the one that the log records, written after the step it names and before the next. | A Read that nobody logged could have been written at any time. | protocol.md, Reads
+C130 | Where the log records a run's extraction, one of its steps read the weights that the receipt states for the run. | A receipt must not name other weights than its history. | format.md, Run log
 C060 | Names within a measurement or prediction are unique: series, labels, claims, conditions, questions, roles, clauses. | Nobody can know which of two is meant. | measurements.md, Contract
 C061 | The uncertainty of a value holds the value, and its lower end is not above its upper. | One of the two was copied wrongly. | measurements.md, Contract
 C062 | Terms and conventions are the vocabulary's; a term with conventions names one, and a proxy is called one. | One word with two meanings lets two records disagree unseen. | measurements.md, Contract
@@ -69,6 +70,9 @@ C064 | Values cite rows exactly where the record binds evidence, and Student int
 C065 | A prediction's rule can be decided, and looks at the measurements it requires and at no others. | A prediction that nothing can contradict says nothing. | predictions.md, Rule
 C066 | A stated outcome is the one that the rule gives on the cited measurements, which fit their roles. | Nobody types in an outcome. | predictions.md, Settling
 C067 | A prediction that bears the id of a shipped one states the same and is decided by the same rule. | A rule must not change under a familiar name. | predictions.md, Settling
+C160 | The task's target lies above its tolerance. | A target that a score of zero reaches asks for nothing. | measures.md, 5
+C161 | Some values would contradict every claim of a measurement, and decide every clause of a prediction one way or the other. | What holds of any numbers says nothing of these. | measurements.md, Contract
+C162 | A contract's tolerances are those of rounding. | By wider ones rows and numbers of any kind would be called reproduced. | format.md, Contract
 B001 | The bundle holds exactly the declared tables. | Nothing missing, nothing extra. | format.md, Bundle
 B002 | Every table has the stated number of rows. | The rows must be the ones the receipt is about. | format.md, Digests
 B003 | Every table has the stated Merkle root. | One changed bit of one value changes the root. | format.md, Digests
@@ -107,6 +111,10 @@ R025 | Maps of equal experts do not drift; ranks, condition numbers, residuals a
 R026 | A transport angle is between 0 and 1, 0 where attention and norm of the layer are the base's, and not 0 everywhere where they are not. | It separates what a layer does to its input from what arrives. | measures.md, 1 (14)
 R027 | A divergence from the base is not negative, 0 for the base's weights, and at least what the two losses of each token imply. | Losses and divergence come from the same distributions. | measures.md, 1 (15)
 R028 | Loss, entropy, most likely token and the token that followed fit each other. | A loss lowered by hand contradicts the rest of its row. | measures.md, 1 (15)
+R130 | Inner products of the base's updates, the output of its block, and its stored vectors are the same in every run's rows. | Turned apart in one arm's rows only, they would lengthen the jump that its drift is divided by. | measures.md, 1 (16)
+R131 | An entropy is at least that of the two events *this token* and *another token*. | A loss lowered by hand contradicts the rest of its row. | measures.md, 1 (15)
+R132 | A map and the one back have one rank and one condition number; no rank is below the lowest of the layer, which is the base's where all experts are. | What needs the weights cannot be recomputed; what contradicts itself can be seen. | measures.md, 1 (13)
+R133 | Runs of different tensors do not share all their states, all changes of their updates or all their losses, bit for bit. | One run's rows under two names would be two arms. | measures.md, 1 (10)
 R014 | Subjects and extraction repeat table `run`. | A receipt must not describe another model than its evidence. | format.md, Receipt
 R060 | A value that cites rows is the stated statistic of them. | That is what citing rows means. | measurements.md, Rows
 R061 | The sample size of a value that cites rows is their number. | An interval and a licence hang on it. | measurements.md, Rows

@@ -34,7 +34,7 @@ def open_database(path: Path, limits: Limits = LIMITS) -> ParquetBundle:
     """
     if sys.platform == "win32":
         raise UsageError("A DuckDB file is read in a confined process, which this system does not offer.", where=str(path),
-                         todo=f"atlas evidence export {path} BUNDLE, then --evidence BUNDLE")  # fmt: skip
+                         todo="ask for the Parquet bundle; no tool opens another's database safely without that process")  # fmt: skip
     _require_no_log(path)
     try:
         with tempfile.TemporaryDirectory(prefix="atlas-verify-", ignore_cleanup_errors=True) as made:
@@ -105,7 +105,7 @@ def _run(folder: Path, path: Path, limits: Limits) -> None:
         if not (folder / "opening").exists():
             raise UsageError("The process that reads DuckDB files cannot start here.", where=str(path),
                              found=_last_line(said) or f"exit status {ended.returncode}",
-                             todo=f"atlas evidence export {path} BUNDLE, then --evidence BUNDLE")  # fmt: skip
+                             todo="ask for the Parquet bundle; no tool opens another's database safely without that process")  # fmt: skip
         if ended.returncode >= 0:  # a fault of the worker, never a verdict on the file
             raise RuntimeError(f"the process that reads DuckDB files failed: {_last_line(said)}")
         raise _ended(path, f"signal {-ended.returncode}")

@@ -38,12 +38,14 @@ from atlas_schema.signing.keys import PublicKey
 from atlas_schema.signing.sigstore_bundle import SigstoreTrust
 from atlas_schema.signing.statement import File, Statement
 from atlas_schema.study.contracts import built_in_contracts
+from atlas_schema.study.plan import planned_runs
 from atlas_schema.verify import authenticity, consistency, protocol
 from atlas_schema.verify.authenticity import Signed
 from atlas_schema.verify.documents import Parsed, parse
 from atlas_schema.verify.outcome import PROFILES, Channel, Problem, Report, Status
 from atlas_schema.verify.reading import positions
 from atlas_schema.verify.records import check_prediction, prediction_facts, verify_measurement
+from atlas_schema.verify.scope import scope
 
 if TYPE_CHECKING:
     from atlas_schema.measures.collect import Sums
@@ -135,6 +137,8 @@ def verify(submission: Submission, options: Options) -> Report:
 
 
 def _verify_measurement(submission: Submission, options: Options, record: Measurement, report: Report) -> None:
+    if options.signed:
+        report.channel(Channel.AUTHENTICITY).skipped = "only receipts are signed"
     if options.pin is not None:
         _check_pin(options.pin, record, report)
     if Channel.CONTRACT in report.required:
@@ -156,19 +160,21 @@ def _verify_other(submission: Submission, parsed: Parsed, options: Options, repo
         report.required = tuple(c for c in report.required if c is not Channel.BINDING)
     if options.signed:
         report.channel(Channel.AUTHENTICITY).skipped = "only receipts are signed"
-    result = report.channel(Channel.CONTRACT)
     if options.pin is not None:
         report.required = (*report.required, Channel.BINDING)
         _check_pin(options.pin, parsed.model, report)
+    if Channel.CONTRACT in report.required:
+        _check_other(submission, parsed, report)
+
+
+def _check_other(submission: Submission, parsed: Parsed, report: Report) -> None:
+    """Check what a document that is no receipt says of itself, and of what it cites."""
+    result = report.channel(Channel.CONTRACT)
     if isinstance(parsed.model, Contract):
         consistency.check_contract(parsed.model, result)
     elif isinstance(parsed.model, Preregistration):
-        contract = built_in_contracts().get(parsed.model.contract.id)
-        if contract is None:
-            result.total += 1
-            result.report(Problem("ATL-C001", "The cited contract is not built in.", document="receipt", path=("contract", "id"),
-                                  stated=parsed.model.contract.id, unproven=True))  # fmt: skip
-        else:
+        contract = _contract(submission, parsed.model.contract.id, report)
+        if contract is not None:
             consistency.check_preregistration(parsed.model, contract, result)
     elif isinstance(parsed.model, RunLog):
         consistency.check_log(parsed.model, result)
@@ -214,6 +220,7 @@ def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, re
     if documents is None:
         return
     plan, log, contract = documents
+    report.facts |= scope(receipt, plan)
     report.facts |= {"receipt": consistency.digest_of(receipt), "contract": f"{contract.id} {consistency.digest_of(contract)}",
                      "pre-registration": consistency.digest_of(plan), "evidence": receipt.evidence.root,
                      "fidelity": fidelity(log, subject_digest(receipt)).words}  # fmt: skip
@@ -226,7 +233,7 @@ def _verify_receipt(submission: Submission, options: Options, parsed: Parsed, re
         protocol.check_judgements(receipt, log, result)
         consistency.check_preregistration(plan, contract, result)
         consistency.check_receipt(receipt, plan, contract, log, result)
-        for run in consistency.repeated_extractions(log):
+        for run in consistency.repeated_extractions(log, planned_runs(plan, contract)):
             report.establishes_not += (f"why {run} was extracted more than once, with different models or settings",)
     if Channel.BINDING not in report.required:
         return
@@ -259,31 +266,39 @@ def _supporting(
     """Parse the documents that a receipt cites. Absent ones leave the contract channel unproven."""
     if report.profile == "schema":
         return None
-    contract: Contract | None = built_in_contracts().get(receipt.contract.id)
-    if submission.contract is not None:
-        given = parse("contract", submission.contract, "contract", report)
-        contract = given.model if given is not None and isinstance(given.model, Contract) else None
-        if contract is not None:
-            consistency.check_familiar(contract, built_in_contracts(), report.channel(Channel.CONTRACT))
-            if contract.id not in built_in_contracts():
-                report.establishes_not += ("anything by a published contract (this one came from --contract)",)
+    contract = _contract(submission, receipt.contract.id, report)
     found: dict[str, Parsed | None] = {}
     for kind, raw in (("preregistration", submission.preregistration), ("run_log", submission.run_log)):
         found[kind] = None if raw is None else parse(kind, raw, kind, report)
         if raw is None:
             _missing(report, kind)
-    if contract is None and submission.contract is None:
-        result = report.channel(Channel.CONTRACT)
-        result.total += 1
-        result.report(Problem("ATL-C001", "The cited contract is not built in.", document="receipt", path=("contract", "id"),
-                              stated=receipt.contract.id, recomputed=", ".join(built_in_contracts()), unproven=True,
-                              todo="give the contract's file with --contract"))  # fmt: skip
     plan, log = found["preregistration"], found["run_log"]
+    if contract is None and plan is not None and isinstance(plan.model, Preregistration):
+        consistency.check_citations(receipt, plan.model, report.channel(Channel.CONTRACT))
     if plan is None or log is None or contract is None:
         return None
     if not isinstance(plan.model, Preregistration) or not isinstance(log.model, RunLog):
         return None
     return plan.model, log.model, contract
+
+
+def _contract(submission: Submission, cited: str, report: Report) -> Contract | None:
+    """Return the contract that the reviewer gave, or else the built-in one of the cited id; record what is wrong with either."""
+    result = report.channel(Channel.CONTRACT)
+    if submission.contract is None:
+        if cited not in built_in_contracts():
+            result.total += 1
+            result.report(Problem("ATL-C001", "The cited contract is not built in.", document="receipt", path=("contract", "id"),
+                                  stated=cited, recomputed=", ".join(built_in_contracts()), unproven=True,
+                                  todo="give the contract's file with --contract"))  # fmt: skip
+        return built_in_contracts().get(cited)
+    given = parse("contract", submission.contract, "contract", report)
+    if given is None or not isinstance(given.model, Contract):
+        return None
+    consistency.check_familiar(given.model, built_in_contracts(), result)
+    if given.model.id not in built_in_contracts():
+        report.establishes_not += ("anything by a published contract (this one came from --contract)",)
+    return given.model
 
 
 def _missing(report: Report, kind: str) -> None:
@@ -411,6 +426,8 @@ def _decide(
     by_arm = {a.arm: a for a in findings.arms}
     report.verdict = by_arm[receipt.claim.arm].verdict
     report.reasons, report.remarks = _reasons(by_arm[receipt.claim.arm]), _remarks(by_arm[receipt.claim.arm])
+    if sums.runs[f"arm:{receipt.claim.arm}"].weights == sums.runs["base"].weights:
+        report.remarks += ("this arm's weights are the base's: nothing was trained, or nothing of it is here",)
     if report.verdict != receipt.claim.verdict:
         result.report(Problem("ATL-D001", "The rows do not support the claim.", document="receipt", path=("claim", "verdict"),
                               stated=receipt.claim.verdict, recomputed=report.verdict,

@@ -9,7 +9,7 @@ from typing import Any
 from documents.records import measurement
 
 from atlas_schema.claims.expression import references
-from atlas_schema.claims.settle import expressions
+from atlas_schema.claims.vacuous import expressions
 from atlas_schema.documents.measurement import Measurement
 from atlas_schema.documents.prediction import Prediction, Requirement
 

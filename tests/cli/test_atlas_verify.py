@@ -48,6 +48,26 @@ def test_a_receipt_beside_its_study_needs_no_options_but_its_contract(
     assert ended.out.startswith(f"{word} ({code}) ")
 
 
+def test_the_id_of_a_built_in_contract_never_means_a_file(
+    atlas_verify: Command, written_study: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Somebody who packs a study can put a file of any name where the reviewer will stand."""
+    (tmp_path / "chart-preserving.v1").write_bytes((written_study / "contract.json").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    receipt = written_study / "receipt-frozen.json"
+    assert atlas_verify(receipt, "--contract", "chart-preserving.v1").code == 3
+    assert atlas_verify(receipt, "--contract", "./chart-preserving.v1").code == 0
+
+
+@pytest.mark.parametrize("name", ["nosuch", "x" * 5000, ""])
+def test_a_contract_that_is_not_there_is_a_matter_of_the_call(
+    atlas_verify: Command, written_study: Path, name: str
+) -> None:
+    ended = atlas_verify(written_study / "receipt-frozen.json", "--contract", name)
+    assert ended.code == 2
+    assert "chart-preserving.v1" in ended.out
+
+
 def test_a_required_verdict_decides_the_code(atlas_verify: Command, written_study: Path) -> None:
     ended = atlas_verify(written_study / "receipt-rewritten.json", *cited(written_study), "--require", "rewritten")
     assert ended.code == 0

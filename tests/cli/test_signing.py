@@ -284,7 +284,7 @@ def test_one_key_in_two_files_is_one_key(atlas_verify: Command, signed: Path, ke
 @pytest.mark.parametrize(
     ("given", "said"),
     [(("--threshold", "1"), "needs a key"), (("--signature", "s"), "needs a key"),
-     (("--key", "1.pub", "--threshold", "0"), "never be met"), (("--key", "1.pub", "--threshold", "-1"), "never be met"),
+     (("--key", "1.pub", "--threshold", "0"), "nobody's signature"), (("--key", "1.pub", "--threshold", "-1"), "nobody's signature"),
      (("--key", "1.pub", "--threshold", "2"), "never be met"), (("--key", "absent"), "cannot be read"),
      (("--key", "1"), "private key"), (("--key", "1.pub", "--profile", "schema"), "--profile offline"),
      (("--key", "1.pub", "--signature", "absent"), "cannot be read"),

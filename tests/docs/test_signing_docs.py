@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from attacks import forged_plans
+from attacks.forgeries import FORGERIES, lines_of
 from docs.test_docs import cells, commands, options, section, text
 from verify.test_authenticity import CASES as SIGNED
 from verify.test_rules import CASES
@@ -22,6 +24,7 @@ from atlas_schema.verify.outcome import Channel
 from atlas_schema.verify.rules import RULES
 
 MODULES = {"atlas": "atlas_schema.cli.atlas", "atlas-verify": "atlas_schema.cli.verify"}
+assert forged_plans.PIN  # its import registers the forgeries
 CONSOLE = re.compile(r"^```console\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 
 
@@ -77,7 +80,12 @@ def test_every_option_of_a_signer_is_described(words: str, heading: str) -> None
 
 ATTACKS = [
     row
-    for heading in ("## Attacks on the documents", "## Attacks on the rows", "## Attacks on a signature")
+    for heading in (
+        "## Attacks on the documents",
+        "## Attacks on the rows",
+        "## Evidence and receipt forged together",
+        "## Attacks on a signature",
+    )
     for row in table(section("docs/threat-model.md", heading), 5)[1:]
 ]
 PARTIES = [row[0] for row in table(section("docs/threat-model.md", "## Parties"), 3)[1:]]
@@ -85,22 +93,36 @@ PARTIES = [row[0] for row in table(section("docs/threat-model.md", "## Parties")
 
 @pytest.mark.parametrize("row", ATTACKS, ids=lambda row: row[4].strip("`"))
 def test_an_attack_is_caught_where_the_threat_model_says(row: list[str]) -> None:
-    """That each case fires these rules and no others is held by the tests of the cases themselves."""
+    """That each case and forgery fires these rules and no others is held by the tests of the cases and forgeries themselves."""
     _, party, channel, rules, name = row
     named = {f"ATL-{rule}" for rule in rules.split()}
     made = {n: case.rules for n, case in CASES.items()} | {n: case.rules for n, case in SIGNED.items()}
+    made |= {n: frozenset(f"ATL-{rule}" for rule in known.rules) for n, known in FORGERIES.items()}
     assert named == made[name.strip("`")]
-    assert {RULES[rule].channel for rule in named} == {Channel(channel)}
+    assert {RULES[rule].channel for rule in named} == {Channel(name) for name in channel.split(", ")}
     assert party in PARTIES
 
 
 def test_the_threat_model_shows_attacks_on_every_channel_that_is_checked() -> None:
-    assert {row[2] for row in ATTACKS} == {c.value for c in Channel} - {"replay"}
+    assert {name for row in ATTACKS for name in row[2].split(", ")} == {c.value for c in Channel} - {"replay"}
     assert len({row[4] for row in ATTACKS}) == len(ATTACKS)
 
 
+UNCAUGHT = table(section("docs/threat-model.md", "## What nothing catches"), 5)[1:]
+
+
 def test_what_nothing_catches_says_by_whom_at_what_cost_and_who_would() -> None:
-    uncaught = table(section("docs/threat-model.md", "## What nothing catches"), 4)[1:]
-    assert len(uncaught) >= 10
-    assert [row for row in uncaught if not all(row)] == []
-    assert [row[1] for row in uncaught if row[1] not in (*PARTIES, "anybody with access")] == []
+    assert len(UNCAUGHT) >= 10
+    assert [row for row in UNCAUGHT if not all(row)] == []
+    assert [row[1] for row in UNCAUGHT if row[1] not in (*PARTIES, "anybody with access")] == []
+
+
+def test_every_forgery_stands_in_the_threat_model_once() -> None:
+    """Those that are caught in their table, those that are believed among what nothing catches, with the lines that they took."""
+    caught = [row[4].strip("`") for row in ATTACKS if row[4].strip("`") in FORGERIES]
+    believed = {row[4].strip("`"): row for row in UNCAUGHT if row[4].startswith("`")}
+    assert sorted(caught) == sorted(name for name, known in FORGERIES.items() if not known.believed)
+    assert sorted(believed) == sorted(name for name, known in FORGERIES.items() if known.believed)
+    for name, row in believed.items():
+        assert row[1] == FORGERIES[name].by
+        assert row[2].startswith(f"{lines_of(FORGERIES[name].make)} lines"), name

@@ -103,6 +103,26 @@ def test_a_file_that_is_no_store_is_refused(path: Path) -> None:
             attempt(path)
 
 
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "DROP TABLE task; CREATE VIEW task AS SELECT 'base' AS run_id, content AS item_id, 1.0::FLOAT AS score "
+        "FROM read_text('{secret}')",
+        "CREATE MACRO duckdb_tables() AS TABLE SELECT 'atlas_study' AS table_name",
+    ],
+)
+def test_a_store_that_would_read_other_files_is_not_opened(path: Path, tmp_path: Path, planted: str) -> None:
+    """Exporting somebody else's store would otherwise put a file of this machine into the bundle."""
+    import duckdb
+
+    (tmp_path / "secret").write_text("nobody's business", encoding="utf-8")
+    opened(path).close()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(planted.format(secret=tmp_path / "secret"))
+    with pytest.raises(EvidenceError, match="holds more than tables"):
+        EvidenceStore.open_existing(path)
+
+
 def test_an_absent_store_is_refused_for_reading(path: Path) -> None:
     with pytest.raises(UsageError, match="no evidence file"):
         EvidenceStore.open_existing(path)

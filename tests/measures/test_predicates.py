@@ -107,6 +107,24 @@ def test_knowledge_expansive_equals_the_oracle(
     assert found.decided_by
 
 
+@pytest.mark.parametrize("success", SUCCESS)
+@pytest.mark.parametrize("rewrite", KLEENE)
+def test_knowledge_expansive_asks_every_preserving_policy_on_its_own(
+    rewrite: naive.Kleene, success: SuccessState
+) -> None:
+    """Exhaustive over two arms of two chart-preserving policies, beside a free arm that rewrote the atlas and reached the task."""
+    planned = [PlannedArm(name=n, policy=n, chart_preserving=n != "free") for n in ("p", "q", "free")]
+    free = naive.ArmOutcome("free", "free", True, True, "TRUE", "reached", "TRUE", "reached")
+    for other, of_other in product(KLEENE, SUCCESS):
+        pairs = (("p", rewrite, success), ("q", other, of_other))
+        summaries = [ArmSummary(name, r, s, False) for name, r, s in pairs] + [
+            ArmSummary("free", "TRUE", "reached", False)
+        ]
+        outcomes = [naive.ArmOutcome(name, name, True, True, r, s, "UNDETERMINED", s) for name, r, s in pairs] + [free]
+        found = knowledge_expansive(planned, summaries)
+        assert found.value == naive.knowledge_expansive(outcomes, ["p", "q"]), pairs
+
+
 def test_knowledge_expansive_in_its_three_values() -> None:
     planned = [
         PlannedArm(name="kept", policy="lora", chart_preserving=True),

@@ -25,7 +25,7 @@ def naive_tier(steps: list[Plain]) -> str:
     needed = ["declare", "stimulus", "read0", "extract", "read1", "issue", "verify", "judge"]
     if any(name not in names for name in needed):
         return "B"
-    runs = [s for s in steps if s.step == "extract"]
+    runs = [s for s in steps[: names.index("issue")] if s.step == "extract"]
     if any(not s.process for s in runs) or any(not s.who for s in runs):
         return "B"
     return "A" if any(s.who for s in steps if s.step == "verify") else "B"
@@ -46,8 +46,8 @@ def naive_faultless(steps: list[Plain]) -> bool:
     used = [s.process for s in steps if s.step == "extract" and s.process]
     if len(used) != len(set(used)):
         return False
-    makers = [s for s in steps if s.step in ("extract", "transcribe", "issue")]
-    for s in steps:
+    for i, s in enumerate(steps):
+        makers = [m for m in steps[:i] if m.step in ("extract", "transcribe", "issue")]
         if s.step == "verify" and s.who and s.who in {m.who for m in makers}:
             return False
         if s.step == "verify" and s.process and s.process in {m.process for m in makers}:

@@ -15,11 +15,27 @@ from verify.forging import OTHER_PLAN, as_json, honest, reissued, study, verifie
 from atlas_schema.reports import json as json_report
 from atlas_schema.reports import text as text_report
 from atlas_schema.study.issue import build_receipt
-from atlas_schema.verify.outcome import Channel, Code, Problem, Report, exit_code
+from atlas_schema.verify.outcome import Channel, ClaimLine, Code, Problem, Report, exit_code
 from atlas_schema.verify.verifier import Options
 
 texts = st.text(st.characters(codec="utf-8"), max_size=30) | st.sampled_from(
-    ["\x1b[2J", "a\nVERIFIED (0)", "\r", "\u202e", "\x00", "\u2028", "\x9b", "\U000e0001", "\ufeff"]
+    [
+        "\x1b[2J",
+        "a\nVERIFIED (0)",
+        "\r",
+        "\u202e",
+        "\x00",
+        "\u2028",
+        "\x9b",
+        "\U000e0001",
+        "\ufeff",
+        "\u3164",
+        "\u2800",
+        "a\ufe0f",
+        "::error::x",
+        "##vso[task.complete]",
+        "###[add-mask]",
+    ]
 )
 
 
@@ -28,6 +44,8 @@ def noisy_reports(draw: st.DrawFn) -> Report:
     """Draw a report whose every text comes from somebody hostile."""
     report = Report(draw(texts), claim=draw(texts), verdict=draw(texts), arm=draw(texts), require=draw(texts))
     report.usage, report.fault = draw(st.just("") | texts), draw(st.just("") | texts)
+    report.kind = draw(st.sampled_from(("receipt", "measurement")))
+    report.claims = tuple(ClaimLine(*draw(st.tuples(*[texts] * 6))) for _ in range(draw(st.integers(0, 2))))
     report.facts = draw(st.dictionaries(texts, texts, max_size=2))
     report.remarks = tuple(draw(st.lists(texts, max_size=2)))
     report.establishes_not = tuple(draw(st.lists(texts, max_size=2)))
@@ -45,7 +63,10 @@ def noisy_reports(draw: st.DrawFn) -> Report:
 def test_text_holds_printable_characters_and_line_ends_only(report: Report) -> None:
     shown = text_report.render(report)
     assert shown.endswith("\n")
-    assert all(c.isprintable() or c == "\n" for c in shown)
+    assert all((c.isprintable() and c not in "\u3164\u2800\ufe0f") or c == "\n" for c in shown)
+    assert not any(line.lstrip().startswith("::") for line in shown.splitlines())
+    assert "##[" not in shown
+    assert "##vso[" not in shown
 
 
 @settings(max_examples=150)
@@ -61,6 +82,7 @@ def test_no_text_of_a_document_begins_a_line_that_looks_like_a_verdict(report: R
 def test_json_holds_ascii_only_and_keeps_every_text(report: Report) -> None:
     shown = json_report.render(report)
     assert shown.isascii()
+    assert "##" not in shown
     loaded = json.loads(shown)
     assert loaded["document"] == report.document
     assert loaded["digests"] == report.facts
@@ -101,6 +123,18 @@ def test_json_lists_every_channel_with_its_denominator(reports: dict[str, Report
             assert entry["checked"] <= entry["total"]
             assert entry["status"] != "passed" or entry["checked"] == entry["total"] > 0
             assert entry["status"] != "not_checked" or entry["skipped"]
+
+
+def test_a_green_text_says_of_which_weights_and_what_was_asked(reports: dict[str, Report]) -> None:
+    shown, plan = text_report.render(reports["VERIFIED"]), study().preregistration
+    arm = next(s for s in honest().subjects if s.run_id == "arm:frozen")
+    asked = next(line for line in shown.splitlines() if line.startswith("asked "))
+    assert f"arm's weights    {arm.weights_digest} {arm.model}" in shown
+    assert f"{len(plan.windows)} windows of {len({w.cluster_id for w in plan.windows})} documents in 2 domains" in asked
+    assert f"{len(plan.task.items)} items, target {plan.task.target:g} less {plan.task.tolerance:g}" in asked
+    # An arm that is the base is preserved, and says so.
+    assert "this arm's weights are the base's" in shown
+    assert "this arm's weights are the base's" not in text_report.render(reports["NOT_PRESERVED"])
 
 
 def test_a_green_text_is_a_screen_and_says_what_it_does_not_establish(reports: dict[str, Report]) -> None:

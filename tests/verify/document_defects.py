@@ -29,6 +29,7 @@ from atlas_schema.evidence.bundle import ParquetBundle
 from atlas_schema.limits import LIMITS
 from atlas_schema.protocol.judgement import judgement_digest
 from atlas_schema.protocol.log import party
+from atlas_schema.study.issue import build_receipt
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.verify.outcome import Code, Report
 from atlas_schema.verify.sandbox import open_database
@@ -202,6 +203,19 @@ def more_batches_than_resamples() -> Report:
     return forged(study().with_contract({"bootstrap": {"resamples": 10, "batches": 20}}))
 
 
+@defect("C162", "By the contract's own tolerance every number is every other.", Code.INADMISSIBLE)
+def numbers_that_all_agree() -> Report:
+    s = study().with_contract({"numbers": {"relative_tolerance": 1.0}})
+    receipt = as_json(build_receipt(s.source(), s.preregistration, s.contract, s.run_log, "frozen"))
+    receipt["findings"]["arms"][0]["success"]["value"] = 0.123
+    return verified(s, receipt)
+
+
+@defect("C162", "The contract calls any score of any state a rounding.", Code.INADMISSIBLE)
+def tolerance_of_everything() -> Report:
+    return forged(study().with_contract({"tolerances": {"float32_unit": 1e9}}))
+
+
 @defect("C001", "A contract with other thresholds bears the id of a published one.", Code.INADMISSIBLE)
 def borrowed_id() -> Report:
     return forged(study().with_contract({"id": "chart-preserving.v1"}))
@@ -210,6 +224,13 @@ def borrowed_id() -> Report:
 @defect("C001", "The cited contract is neither built in nor given.", Code.UNPROVEN)
 def contract_absent() -> Report:
     return verified(study(), honest(), contract=None)
+
+
+@defect("C001 C003", "The receipt cites a contract that nobody has, and not the one of its plan.", Code.INADMISSIBLE)
+def contract_renamed() -> Report:
+    receipt = as_json(honest())
+    receipt["contract"]["id"] += "x"
+    return verified(study(), receipt, contract=None)
 
 
 @defect("C002", "The target was lowered after the receipt was issued.", Code.INADMISSIBLE)
@@ -450,6 +471,11 @@ def rows_of_no_extraction() -> Report:
 @defect("C008", "The tolerated damage is wider than the contract admits.", Code.INADMISSIBLE)
 def wide_tolerance() -> Report:
     return forged(study().with_preregistration({"damage_tolerance_nats": 0.5}))
+
+
+@defect("C160", "The plan asks for a success that a score of zero reaches.", Code.INADMISSIBLE)
+def target_that_nothing_misses() -> Report:
+    return forged(study().with_preregistration({"task": {"target": 0.05, "tolerance": 0.05}}))
 
 
 @defect("C008", "The expected rows were reduced to what was extracted.", Code.INADMISSIBLE)

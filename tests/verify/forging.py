@@ -7,7 +7,7 @@ and new citations over changed rows, so that only what the rows themselves say c
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,7 +16,7 @@ from simulator import PRESERVED, REWRITTEN, THRESHOLDS, Settings, SimulatedArm, 
 
 from atlas_schema.documents.receipt import Receipt
 from atlas_schema.documents.run_log import RunLog
-from atlas_schema.evidence.digest import evidence_root
+from atlas_schema.evidence.digest import TableRoot, evidence_root
 from atlas_schema.evidence.source import EvidenceSource, table_roots
 from atlas_schema.files import document_text
 from atlas_schema.protocol.log import next_step, step_hash
@@ -92,8 +92,12 @@ def reissued(s: StudySimulator, arm: str = "frozen", *, receipt: Receipt | None 
     Findings stay those of the honest receipt: a forger wants just these.
     """
     s = s.relogged()
-    roots = table_roots(s.source())
-    forged = as_json(receipt or honest(arm))
+    return s, cited(s, receipt or honest(arm), table_roots(s.source()))
+
+
+def cited(s: StudySimulator, receipt: Receipt, roots: Sequence[TableRoot]) -> Json:
+    """Return a receipt that cites a study's documents and rows as they are now; its findings stay."""
+    forged = as_json(receipt)
     forged["evidence"] = {
         "root": evidence_root(roots),
         "tables": [{"name": r.name, "rows": r.rows, "root": r.root} for r in roots],
@@ -102,8 +106,8 @@ def reissued(s: StudySimulator, arm: str = "frozen", *, receipt: Receipt | None 
     forged["preregistration"] = {"digest": digest_of(s.preregistration)}
     forged["run_log"] = {"head": s.run_log.steps[-1].hash, "steps": len(s.run_log.steps)}
     forged["subjects"] = [x.model_dump(mode="json") for x in subjects_of(s.source())]
-    forged["extraction"] = extraction_of(s.source(), s.counts()).model_dump(mode="json")
-    return s, forged
+    forged["extraction"] = extraction_of(s.source(), {r.name: r.rows for r in roots}).model_dump(mode="json")
+    return forged
 
 
 def mapped(s: StudySimulator, table: str, change: Callable[[Json], Mapping[str, Any] | None]) -> StudySimulator:

@@ -181,6 +181,34 @@ def unreadable_expression() -> Report:
     return changed(lambda m: m["claims"][1]["statement"].update(expression="perplexity[poetry] / ("))
 
 
+@defect("C161", "A claim that says much is put as a statement of two numbers.", Code.INADMISSIBLE)
+def claim_of_no_value() -> Report:
+    empty = {"operator": "less_than", "left": "0", "right": "1"}
+    return changed(lambda m: m["claims"][0].update(says="The model understands what it reads.", statement=empty))
+
+
+@defect("C161", "A claim names every label of its series as the largest.", Code.INADMISSIBLE)
+def everything_is_the_largest() -> Report:
+    def every_label(m: Json) -> None:
+        series = m["claims"][0]["statement"]["series"]
+        labels = [v["at"] for s in m["series"] if s["name"] == series for v in s["values"]]
+        m["claims"][0]["statement"].update(operator="argmax_in", labels=labels)
+
+    return changed(every_label)
+
+
+@defect("C161", "A series of one value is said to rise.", Code.INADMISSIBLE)
+def one_value_rises() -> Report:
+    alone = {"operator": "monotone_increasing", "series": "steps(perplexity)", "strict": True}
+    return changed(lambda m: m["claims"][1].update(says="It rises without exception.", statement=alone))
+
+
+@defect("C161", "More values than there are may lie above a bound.", Code.INADMISSIBLE)
+def as_many_as_you_like() -> Report:
+    counted = {"operator": "count_at_most", "series": "coupling", "side": "above", "bound": "0", "count": 1_000}
+    return changed(lambda m: m["claims"][0].update(statement=counted))
+
+
 @defect("C064", "A value cites rows that the record does not bind.", Code.INADMISSIBLE)
 def rows_not_bound() -> Report:
     return with_rows(lambda m: m.update(evidence=None))
@@ -273,6 +301,16 @@ def role_unused() -> Report:
 def rule_beyond_deciding() -> Report:
     undecidable = {"id": "never", "says": "time will tell", "statement": {"operator": "beyond_record", "needs": "time"}}
     return foreseen(lambda p: p["rule"]["clauses"].append(undecidable))
+
+
+@defect("C161", "One of a prediction's alternatives is true of any numbers.", Code.INADMISSIBLE)
+def clause_that_always_holds() -> Report:
+    always = {
+        "id": "always",
+        "says": "what we foresaw",
+        "statement": {"operator": "less_than", "left": "0", "right": "1"},
+    }
+    return foreseen(lambda p: p["rule"].update(combine="any", clauses=[*p["rule"]["clauses"], always]))
 
 
 def settled(status: str, record: Json, *given: Json, change: Change = lambda p: None) -> Report:

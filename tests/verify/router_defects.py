@@ -44,7 +44,7 @@ def grouped_receipt() -> Any:
     return build_receipt(s.source(), s.preregistration, s.contract, s.run_log, "frozen")
 
 
-def _grouped(table: str, column: str, change: Callable[[Json], Any], run_id: str = "arm:close") -> Report:
+def changed_grouped(table: str, column: str, change: Callable[[Json], Any], run_id: str = "arm:close") -> Report:
     """Change one value in the grouped study and re-issue everything; a row with full objects."""
     s = grouped_world()
     at = s.find(table, run_id=run_id)
@@ -67,12 +67,12 @@ def two_gates() -> Report:
 
 @defect("R020", "An arm keeps more groups than its base, and so chooses from more experts.", Code.DIVERGED)
 def more_groups_than_there_are() -> Report:
-    return _grouped("layer", "kept_groups", lambda row: row["n_groups"])
+    return changed_grouped("layer", "kept_groups", lambda row: row["n_groups"])
 
 
 @defect("R021", "A margin between groups was inflated.", Code.DIVERGED)
 def group_margin_inflated() -> Report:
-    return _grouped("routing", "group_margin", lambda row: row["group_margin"] + 0.5)
+    return changed_grouped("routing", "group_margin", lambda row: row["group_margin"] + 0.5)
 
 
 @defect("R021", "Admissible experts are half a group.", Code.DIVERGED)
@@ -86,7 +86,7 @@ def half_a_group() -> Report:
         free = next(e for e, there in enumerate(row["admissible"]) if there and e not in used)
         return [there and e != free for e, there in enumerate(row["admissible"])]
 
-    return _grouped("state", "admissible", shrunk)
+    return changed_grouped("state", "admissible", shrunk)
 
 
 @defect("R021", "A margin between groups is negative at a token whose scores nobody keeps.", Code.DIVERGED)

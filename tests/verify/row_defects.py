@@ -123,7 +123,9 @@ def score_to_taste() -> Report:
 
 
 @defect(
-    "R005 R006 R007 R011", "The states of the base were copied as those of an arm with another router.", Code.DIVERGED
+    "R005 R006 R007 R011 R133",
+    "The states of the base were copied as those of an arm with another router.",
+    Code.DIVERGED,
 )
 def base_states_as_the_arms() -> Report:
     s = study()

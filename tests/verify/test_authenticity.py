@@ -79,6 +79,22 @@ def test_a_signed_receipt_passes_with_its_denominator() -> None:
     assert not any("no signature" in line for line in report.establishes_not)
 
 
+def test_who_signed_instead_is_named_as_they_say_and_only_then() -> None:
+    stranger = verify(signed(by(2)), OFFLINE).channels[Channel.AUTHENTICITY].problems
+    assert [p.stated for p in stranger] == [f"0 of your keys; signatures by {key(2).public.fingerprint} (as they say)"]
+    assert [p.unproven for p in stranger] == [False]
+    two = Options(profile="offline", keys=(key(1).public, key(2).public), threshold=2)
+    fewer = verify(signed(by(1)), two).channels[Channel.AUTHENTICITY].problems
+    assert [(p.stated, p.unproven) for p in fewer] == [("1 of your keys", True)]
+
+
+def test_a_long_type_is_quoted_in_part() -> None:
+    kind = "application/" + "x" * 300
+    made = Envelope(kind, payload(), (Signature(key(1).sign(pae(kind, payload())), key(1).public.fingerprint),))
+    (problem,) = verify(signed(made), OFFLINE).channels[Channel.AUTHENTICITY].problems
+    assert (problem.rule, len(problem.stated)) == ("ATL-K004", 120)
+
+
 def test_without_a_key_nothing_of_a_signature_is_read() -> None:
     report = verify(signed(b"\xff not an envelope"), Options())
     assert exit_code(report) is Code.VERIFIED
@@ -353,6 +369,12 @@ def contract_exchanged() -> Report:
 @attack("C005 K006", "The run log that was signed is absent.", Code.UNPROVEN)
 def log_absent() -> Report:
     return reviewed(by(1), run_log=None)
+
+
+@attack("C002 K006", "The plan is absent, which hides no longer that the log is not the one that was signed.")
+def absent_plan_before_another_log() -> Report:
+    log = as_json(study().run_log)
+    return reviewed(by(1), preregistration=None, run_log=encoded({**log, "steps": [*log["steps"], log["steps"][-1]]}))
 
 
 @attack("B010", "A file of the evidence was written anew with the same rows.")

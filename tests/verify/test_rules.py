@@ -7,12 +7,12 @@ so that only the rule under test stands between the forgery and belief.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from documents.records import measurement
-from verify import document_defects, finding_defects, router_defects, row_defects
+from verify import coherence_defects, document_defects, finding_defects, router_defects, row_defects
 from verify.cases import CASES, OTHER, Case, forged
 from verify.document_defects import a_read, judged, judging, logged, read_verified
 from verify.forging import (
@@ -30,6 +30,7 @@ from verify.test_authenticity import CASES as SIGNED
 
 from atlas_schema.evidence.bundle import ParquetBundle
 from atlas_schema.study.preregister import digest_of
+from atlas_schema.verify import documents, reading
 from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code, headline
 from atlas_schema.verify.physics.layers import check_digests
 from atlas_schema.verify.rules import RULES
@@ -37,7 +38,7 @@ from atlas_schema.verify.verifier import Options
 
 __all__ = ["CASES"]
 
-MODULES = (document_defects, row_defects, router_defects, finding_defects)
+MODULES = (document_defects, row_defects, router_defects, coherence_defects, finding_defects)
 """Importing them registers their cases."""
 
 
@@ -68,6 +69,9 @@ def test_the_defect_is_caught_by_its_rule(name: str, written: Path, tmp_path: Pa
     for channel, result in report.channels.items():
         assert all(RULES[p.rule].channel is channel for p in result.problems)
         assert all(p.what and (p.path or p.where or p.document or p.stated) for p in result.problems)
+        assert all(p.position is not None for p in result.problems if p.path), (
+            "a field is told with its line and column"
+        )
 
 
 def test_every_rule_has_a_case() -> None:
@@ -155,11 +159,25 @@ def test_other_documents_are_consistent_never_verified(kind: str) -> None:
     document = as_json(getattr(study(), kind))
     report = verified(study(), document, Options(profile="offline"))
     assert not report.decides
-    if kind == "preregistration":  # its contract is not a built-in one
-        assert exit_code(report) is Code.UNPROVEN
-    else:
-        assert exit_code(report) is Code.VERIFIED
+    assert (exit_code(report), headline(report)) == (Code.VERIFIED, "CONSISTENT")
     assert exit_code(verified(study(), document, Options(profile="offline", pin=OTHER))) is not Code.VERIFIED
+
+
+def test_a_plan_is_held_to_the_contract_that_the_reviewer_gives() -> None:
+    plan, offline = as_json(study().preregistration), Options(profile="offline")
+    other = encoded({**as_json(study().contract), "id": "another-one"})
+    assert exit_code(verified(study(), plan, offline)) is Code.VERIFIED
+    assert exit_code(verified(study(), plan, offline, contract=other)) is Code.INADMISSIBLE
+    assert exit_code(verified(study(), plan, offline, contract=None)) is Code.UNPROVEN  # it is not a built-in one
+
+
+def test_a_profile_reports_no_channel_that_it_does_not_ask_about() -> None:
+    """Nobody reads CONSISTENT above a line that says FAILED."""
+    odd = as_json(study().contract)
+    odd["channels"][0]["definition"] = "drift.nonsense/9"
+    report = verified(study(), odd, Options(profile="schema"))
+    assert (exit_code(report), set(report.channels)) == (Code.VERIFIED, {Channel.ADMISSION, Channel.SCHEMA})
+    assert exit_code(verified(study(), odd, Options(profile="offline"))) is Code.INADMISSIBLE
 
 
 @pytest.mark.parametrize("kind", ["contract", "preregistration", "run_log"])
@@ -206,3 +224,22 @@ def test_upstream_must_differ_where_an_earlier_layer_does() -> None:
     weights = {"base": ("w0", 0.0), "arm:x": ("w1", 0.5)}
     assert check_digests({"base": base, "arm:x": honest_arm}, weights) == []
     assert [v.rule for v in check_digests({"base": base, "arm:x": forged_arm}, weights)] == ["ATL-R017"]
+
+
+def test_many_wrong_fields_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places of fields cost a pass over the document; one pass each would take hours."""
+    passes: list[int] = []
+
+    def counted(raw: bytes, paths: Iterable[reading.Path]) -> dict[reading.Path, tuple[int, int]]:
+        asked = list(paths)
+        passes.append(len(asked))
+        return reading.positions(raw, asked)
+
+    monkeypatch.setattr(documents, "positions", counted)
+    many = {"kind": "contract", "typed": [{"tier": "A"} for _ in range(500)]}
+    report = verified(study(), many, Options(profile="offline"))
+    assert exit_code(report) is Code.INADMISSIBLE
+    assert len(passes) == 2
+    places = [p.position for p in report.channels[Channel.CONTRACT].problems]
+    assert len(places) == 20
+    assert None not in places

@@ -357,7 +357,7 @@ def test_a_worker_that_cannot_start_is_not_the_files_fault(written: Path, monkey
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(UsageError, match="cannot start here") as caught:
         open_database(written)
-    assert "atlas evidence export" in caught.value.todo
+    assert "ask for the Parquet bundle" in caught.value.todo
 
 
 def test_a_worker_that_was_taken_over_cannot_point_elsewhere(

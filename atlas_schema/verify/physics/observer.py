@@ -6,7 +6,7 @@ import numpy as np
 
 from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import Preregistration
-from atlas_schema.evidence.columns import Rows
+from atlas_schema.evidence.columns import Array, Rows
 from atlas_schema.evidence.source import EvidenceSource, read_all
 from atlas_schema.measures import definitions as ids
 from atlas_schema.measures.collect import LayerBlock, OutputBlock
@@ -16,7 +16,7 @@ from atlas_schema.measures.facts import runs_of, same_tensors
 from atlas_schema.measures.geometry import Ints
 from atlas_schema.verify.physics import native, outputs
 from atlas_schema.verify.physics.layers import LayerFacts, check_digests, check_layer, text_object
-from atlas_schema.verify.physics.overlap import check_overlap, check_overlap_ids
+from atlas_schema.verify.physics.overlap import check_overlap, check_overlap_ids, check_ranks
 from atlas_schema.verify.physics.samestate import BaseSide
 from atlas_schema.verify.physics.vectors import check_vectors
 from atlas_schema.verify.physics.violations import Record, Violation, first_false
@@ -25,7 +25,7 @@ Cell = tuple[str, int]
 
 
 class Physics:
-    """Observer: checks of every row (R001 to R012, R015 to R028). Memory is a block and a few numbers per layer.
+    """Observer: checks of every row (R001 to R012, R015 to R028, R130 to R133). Memory is a block and a few numbers per layer.
 
     ``ready`` where the small tables can be used at all; without that no block may be shown.
     """
@@ -36,6 +36,7 @@ class Physics:
         self.record, self.facts = Record(), {}
         self._moved: set[tuple[str, Cell]] = set()
         self._visits: dict[int, Ints] = {}
+        self._marks: dict[tuple[str, int | None], dict[str, int]] = {}
         table = read_all(evidence, "run")
         self.weights = {
             str(run): (str(digest), float(distance))
@@ -103,7 +104,9 @@ class Physics:
             if not faults:  # ids out of range index nothing
                 faults = native.check_routing_against_state(state, own, routing, facts, self.tolerances)
                 self.record.add(cell, faults, state.n)
+            self._mark("states", run, layer, state["z"])
             if run != "base":
+                self._mark("updates", run, layer, block.update[run]["gram"])
                 self._note("state", run, layer, native.check_moved(state, block.state["base"]))
                 self._same_state(block, run, side)
         if side.choice is not None:
@@ -125,7 +128,8 @@ class Physics:
             faults += self._equal_tensors(block, run)
             vectors = block.vectors[run]
             same = facts.identity == base.identity
-            faults += check_vectors(vectors, update, side.states.z, self.tolerances, equal=same) if vectors.n else []
+            wrong = check_vectors(vectors, update, side.states.z, self.tolerances, equal=same) if vectors.n else []
+            faults += wrong or side.check_same_vectors(vectors, update)
             self.record.add(cell, [], vectors.n)
         self.record.add(cell, faults, update.n)
 
@@ -152,6 +156,39 @@ class Physics:
         if happened:
             self._moved.add((what, (run, layer)))
 
+    def _mark(self, what: str, run: str, layer: int | None, values: Array) -> None:
+        """Add up the bits of a column, so that two runs with the same rows are seen, however blocks are cut."""
+        if run.startswith("null:") or (run == "base" and what != "losses"):
+            return  # null arms have the base's tensors; arms are compared with the base's states and updates elsewhere (R011)
+        mine = self._marks.setdefault((what, layer), {})
+        bits = values.view(np.uint32 if values.itemsize == 4 else np.uint64)
+        mine[run] = (mine.get(run, 0) + int(bits.sum(dtype=np.uint64))) % 2**64
+
+    def _shared_rows(self) -> None:
+        """Check that runs of different tensors do not share rows (R133)."""
+        layers = self.plan.protected_layers
+        for (what, layer), marks in self._marks.items():
+            first: dict[int, str] = {}
+            for run, mark in marks.items():
+                other = first.setdefault(mark, run)
+                if other != run and all(
+                    self._differ(what, other, run, at) for at in ((layer,) if layer in layers else layers[-1:])
+                ):
+                    where = "table output" if layer is None else f"layer {layer}"
+                    problem = Violation(
+                        "ATL-R133", f"two runs of different tensors have the same {what}", f"{where}, {run}", other, run
+                    )
+                    self.record.add(self._cell(run, layer), [problem])
+
+    def _differ(self, what: str, a: str, b: str, layer: int) -> bool:
+        """Return whether the tensors behind a column differ: all experts for updates, all that is before the layer otherwise."""
+        one, two = self.facts[a, layer].digests, self.facts[b, layer].digests
+        if what != "updates":
+            return bool(one["upstream"] != two["upstream"])
+        return one["norm.gain"] == two["norm.gain"] and all(
+            one[f"experts.{e}"] != two[f"experts.{e}"] for e in range(self.dims.E)
+        )
+
     def output_block(self, block: OutputBlock) -> None:
         """Check one block of outputs."""
         base = block.output["base"]
@@ -159,6 +196,7 @@ class Physics:
             output = block.output[run]
             equal = self.weights[run][0] == self.weights["base"][0]
             faults = outputs.check_output(output, self._targets(output))
+            self._mark("losses", run, None, output["nll"])
             faults += outputs.check_divergence(output, base, arm=run.startswith("arm:"), equal=equal)
             self.record.add(self._cell(run, None), faults, output.n)
 
@@ -179,8 +217,10 @@ class Physics:
             self.record.add(self._cell(run, None), outputs.check_task(task), task.n)
             for layer in layers if run != "base" else ():
                 self.record.add(self._cell(run, layer), self._unmoved(run, layer))
+        self._shared_rows()
         digests = {run: [self.facts[run, layer].digests for layer in layers] for run in self.runs}
         self.record.add(self._cell("base", None), check_digests(digests, self.weights), len(self.runs))
+        self._check_ranks()
         for layer in layers if self.plan.overlap_pairs else ():
             rows = {
                 run: self.evidence.read("overlap", (run, layer)) for run in self.runs if not run.startswith("null:")
@@ -190,6 +230,17 @@ class Physics:
                 found = check_overlap(rows, known, self._visits[layer], self.dims, self.tolerances.float64_relative)
                 for run, faults in found.items():
                     self.record.add(self._cell(run, layer), faults)
+
+    def _check_ranks(self) -> None:
+        for (run, layer), facts in self.facts.items():
+            rows, of_base = self.evidence.read("layer", (run, layer)), self.evidence.read("layer", ("base", layer))
+            base = self.facts["base", layer].digests
+            equal = all(facts.digests.get(f"experts.{e}") == base.get(f"experts.{e}") for e in range(self.dims.E))
+            lowest = int(rows["w1_rank_min"][0])
+            maps = self.evidence.read("overlap", (run, layer))
+            self.record.add(
+                self._cell(run, layer), check_ranks(maps, lowest, int(of_base["w1_rank_min"][0]), equal=equal)
+            )
 
     def _unmoved(self, run: str, layer: int) -> list[Violation]:
         """Check that something moved where the tensors behind it did (R011, R026)."""

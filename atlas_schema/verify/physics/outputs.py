@@ -1,4 +1,4 @@
-"""Outputs, task scores and transport angles (R012, R015, R026 to R028)."""
+"""Outputs, task scores and transport angles (R012, R015, R026 to R028, R131)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RELATIVE = 2.0**-18
 
 
 def check_output(output: Rows, target: Ints) -> list[Violation]:
-    """Check losses, entropies and most likely tokens against each other and the tokens predicted ``[T]`` (R012, R028)."""
+    """Check losses, entropies and most likely tokens against each other and the tokens predicted ``[T]`` (R012, R028, R131)."""
     nll, entropy = output["nll"].astype(np.float64), output["entropy"].astype(np.float64)
     found = first_false("ATL-R012", "a loss is negative", output, nll >= 0, nll)
     found += first_false("ATL-R012", "an entropy is negative", output, entropy >= 0, entropy)
@@ -25,8 +25,13 @@ def check_output(output: Rows, target: Ints) -> list[Violation]:
     # Another token is at least as likely: then this one has at most half. The most likely one has at least exp(-entropy).
     found += first_false("ATL-R028", "a token that is not the most likely one is predicted with more than half", output,
                          hit | (nll >= np.log(2.0) - slack) | (nll < 0), nll)  # fmt: skip
-    return found + first_false("ATL-R028", "the most likely token is less likely than the entropy allows", output,
-                               ~hit | (nll <= entropy + slack), nll, entropy)  # fmt: skip
+    found += first_false("ATL-R028", "the most likely token is less likely than the entropy allows", output,
+                         ~hit | (nll <= entropy + slack), nll, entropy)  # fmt: skip
+    # Whatever the other tokens do, the entropy is at least that of the two events *this token* and *another token*.
+    likely, rest = np.exp(-nll), -np.expm1(-nll)
+    least = likely * nll - rest * np.log(np.maximum(rest, 1e-300))
+    return found + first_false("ATL-R131", "the entropy is smaller than the loss allows", output,
+                               (entropy >= least - 10 * slack) | (nll < 0) | (entropy < 0), entropy, least)  # fmt: skip
 
 
 def check_divergence(output: Rows, base: Rows, *, arm: bool, equal: bool) -> list[Violation]:

@@ -1,4 +1,4 @@
-"""Table `overlap`: which pairs, how often visited, and what its numbers cannot be (R024, R025)."""
+"""Table `overlap`: which pairs, how often visited, and what its numbers cannot be (R024, R025, R132)."""
 
 from __future__ import annotations
 
@@ -90,6 +90,41 @@ def _check_numbers(
         ("maps of equal experts have another rank", ~equal | (overlap["rank"] == base["rank"]), overlap["rank"]),
     )  # fmt: skip
     found = [v for what, holds, stated in conditions for v in first_false("ATL-R025", what, overlap, holds, stated)]
+    found = found or _check_returns(overlap)
     # The denominator is of the base's maps alone; every run's rows repeat it.
     return found + first_wrong("ATL-R025", "the size of the base's maps differs between runs", overlap, den, base["drift_den"],
                                relative * base["drift_den"])  # fmt: skip
+
+
+MAPPED = 1e-6
+"""Relative error admitted to a condition number; those of real maps to and fro agree within 1e-12."""
+
+
+def _check_returns(overlap: Rows) -> list[Violation]:
+    """Check that a map and the one back have the same condition number and rank (R132).
+
+    ``λmax/λmin`` of ``A⁻¹B`` is that of its inverse ``B⁻¹A``. Looks at pairs of which both orders are listed.
+    """
+    key = overlap["expert_a"].astype(np.int64) * 2**16 + overlap["expert_b"]
+    back = overlap["expert_b"].astype(np.int64) * 2**16 + overlap["expert_a"]
+    at = np.minimum(np.searchsorted(key, back), len(key) - 1)  # rows are sorted by pair
+    listed, cond = key[at] == back, overlap["cond"]
+    found = first_false("ATL-R132", "a map and the one back have other ranks", overlap,
+                        ~listed | (overlap["rank"] == overlap["rank"][at]), overlap["rank"], overlap["rank"][at])  # fmt: skip
+    fits = ~listed | (np.abs(cond - cond[at]) <= MAPPED * np.maximum(cond, cond[at]))
+    return found + first_false(
+        "ATL-R132", "a map and the one back have other condition numbers", overlap, fits, cond, cond[at]
+    )
+
+
+def check_ranks(overlap: Rows, lowest: int, of_base: int, *, equal: bool) -> list[Violation]:
+    """Check the lowest rank of a layer's projections against those of maps and the base's (R132).
+
+    ``equal``: every expert has the base's tensors.
+    """
+    rank = overlap["rank"].astype(np.int64)
+    found = first_false("ATL-R132", "a map has a rank below the lowest of the layer", overlap, rank >= lowest, rank)
+    if equal and lowest != of_base:
+        what = "equal experts have another lowest rank than the base's"
+        found.append(Violation("ATL-R132", what, "table layer, w1_rank_min", str(lowest), str(of_base)))
+    return found

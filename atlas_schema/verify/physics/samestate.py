@@ -1,4 +1,4 @@
-"""Same-state evaluation of one layer at the base's states: scores, sets, weights, Gram matrices (R008 to R011, R016, R022)."""
+"""Same-state evaluation of one layer at the base's states: scores, sets, weights, Gram matrices (R008 to R011, R016, R022, R130)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from atlas_schema.measures.geometry import F64, Ints, tangent_squared
 from atlas_schema.measures.routers import Mask, RouterRule
 from atlas_schema.verify.physics.layers import LayerFacts
 from atlas_schema.verify.physics.native import States, admitted
+from atlas_schema.verify.physics.vectors import base_vectors
 from atlas_schema.verify.physics.violations import Violation, by_slot, first_false, first_wrong
 
 ROUNDING = 2.0**-40
@@ -64,6 +65,8 @@ class BaseSide:
         self.states, self.facts, self.tolerances, self.dims = states, facts, tolerances, dims
         self.choice: Choice | None = None
         self.uu0, self.uz0 = np.zeros((0, 0)), np.zeros((0, 0))
+        self.inner, self.y0 = np.zeros((0, 0, 0)), np.zeros(0)
+        self.vectors: F64 | None = None
 
     def check(self, update: Rows, arm: LayerFacts, groups: list[Group]) -> list[Violation]:
         """Check one run's rows. Rows whose scores or lists are wrong are not looked at further."""
@@ -78,12 +81,52 @@ class BaseSide:
             return found
         found += self._check_weights(update, arm, choice0, choice1)
         for group in groups:
-            found += _check_gram(update, group, self, arm.shared or self.facts.shared)
+            found += _check_gram(update, group, self, self._adds_unseen(arm))
         if first is None:
             self.choice = choice0
             self.uu0, self.uz0 = (_dense(update, name, choice0.scores.shape) for name in ("uu0", "uz0"))
+            self.inner, self.y0 = _inner(update, groups, choice0.top), update["y0_norm"]
             return found
-        return found + self._check_same_base(update)
+        found += self._check_same_base(update)
+        return found or self._check_same_field(update, groups)
+
+    def _adds_unseen(self, arm: LayerFacts) -> tuple[bool, bool]:
+        """Return whether the base's block adds what no row holds, and whether the change of the block may hold some of it.
+
+        A shared expert with the base's tensors adds the same at the same state, and leaves the change alone.
+        """
+        names = ("shared", "norm.gain")
+        same = all(arm.digests.get(name) == self.facts.digests.get(name) for name in names)
+        return self.facts.shared, (arm.shared or self.facts.shared) and not same
+
+    def check_same_vectors(self, vectors: Rows, update: Rows) -> list[Violation]:
+        """Check that the base's stored vectors are the same in every run's rows (R130); both tables' rows passed their checks."""
+        if self.choice is None or not vectors.n:
+            return []
+        found = base_vectors(vectors, update, self.choice.top)
+        if self.vectors is None:
+            self.vectors = found
+            return []
+        size = np.linalg.norm(self.vectors, axis=2, keepdims=True)
+        allowed = self.tolerances.accumulation * self.dims.d * self.tolerances.float32_unit * size + 1e-300
+        return first_wrong("ATL-R130", "the base's vectors differ between runs", vectors, found, self.vectors, allowed)
+
+    def _check_same_field(self, update: Rows, groups: list[Group]) -> list[Violation]:
+        """Check that inner products of the base's updates, and its block's output, are the same in every run's rows (R130).
+
+        Looks at the base's set and competitor, which every run's rows list; values agree within the bound of R016.
+        """
+        if self.choice is None:
+            return []
+        relative = self.tolerances.accumulation * self.dims.d * self.tolerances.float32_unit
+        size = np.sqrt(np.maximum(np.take_along_axis(self.uu0, self.choice.top, axis=1), 0.0))
+        found = first_wrong(
+            "ATL-R130", "inner products of the base's updates differ between runs", update,
+            _inner(update, groups, self.choice.top), self.inner, relative * size[:, :, None] * size[:, None, :] + 1e-300,
+        )  # fmt: skip
+        scale = self.y0 + (np.take_along_axis(self.choice.weights, self.choice.top, axis=1) * size).sum(axis=1)
+        return found + first_wrong("ATL-R130", "the output of the base's block differs between runs", update, update["y0_norm"],
+                                   self.y0, relative * scale + 1e-300)  # fmt: skip
 
     def _check_scores(self, update: Rows, arm: LayerFacts) -> list[Violation]:
         found: list[Violation] = []
@@ -189,7 +232,17 @@ def _dense(update: Rows, name: str, shape: tuple[int, ...]) -> F64:
     return out
 
 
-def _check_gram(update: Rows, group: Group, base: BaseSide, shared: bool) -> list[Violation]:
+def _inner(update: Rows, groups: list[Group], top: Ints) -> F64:
+    """Return the inner products ``[T, n, n]`` of the base's tangent updates of the experts ``top`` ``[T, n]``, all listed."""
+    out = np.zeros((update.n, top.shape[1], top.shape[1]))
+    for group in groups:
+        slot = (group.experts[:, None, :] == top[group.rows][:, :, None]).argmax(axis=2)
+        row = np.arange(len(slot))[:, None, None]
+        out[group.rows] = group.gram[row, slot[:, :, None], slot[:, None, :]]
+    return out
+
+
+def _check_gram(update: Rows, group: Group, base: BaseSide, unseen: tuple[bool, bool]) -> list[Violation]:
     """Check the Gram matrix against norms kept beside it (R009) and the recorded field norms against it (R010, R022)."""
     rows, n = update.take(group.rows), group.experts.shape[1]
     d, relative, zz = base.dims.d, base.tolerances.float64_relative, base.states.squared[group.rows]
@@ -215,7 +268,7 @@ def _check_gram(update: Rows, group: Group, base: BaseSide, shared: bool) -> lis
         return found
     lowest = _lowest_eigenvalues(scaled, slack)
     found += first_false("ATL-R009", "the Gram matrix is not positive semidefinite", rows, lowest >= -slack, lowest)
-    return found + _check_fields(rows, group, root, zz, base, shared)
+    return found + _check_fields(rows, group, root, zz, base, unseen)
 
 
 def _lowest_eigenvalues(scaled: F64, slack: float) -> F64:
@@ -227,11 +280,14 @@ def _lowest_eigenvalues(scaled: F64, slack: float) -> F64:
     return np.zeros(len(scaled))
 
 
-def _check_fields(rows: Rows, group: Group, root: F64, zz: F64, base: BaseSide, shared: bool) -> list[Violation]:
+def _check_fields(
+    rows: Rows, group: Group, root: F64, zz: F64, base: BaseSide, unseen: tuple[bool, bool]
+) -> list[Violation]:
     """Recompute ``||ΔV||``, ``||y0||`` and ``||Δy||`` from Gram matrix and inner products (R010), and bound ``||ΔV||`` (R022).
 
     With ``u = v + z <u,z>/d`` and ``<v,z> = <u,z> (1 - ||z||²/d)``, a field's norm needs only its tangent part and the
-    scalar ``a = sum rho <u,z>``. A shared expert adds what no row holds; then only ``||ΔV||`` follows.
+    scalar ``a = sum rho <u,z>``. A shared expert adds what no row holds; then ``||y0||`` does not follow, and ``||Δy||`` only
+    where that expert is the base's.
     """
     d, relative, n = base.dims.d, base.tolerances.float64_relative, group.rho0.shape[1]
     both = np.concatenate([group.rho1 - group.rho0, group.rho1], axis=1)
@@ -249,13 +305,13 @@ def _check_fields(rows: Rows, group: Group, root: F64, zz: F64, base: BaseSide, 
 
     sizes = (group.rho0 * np.sqrt(group.uu0)).sum(axis=1) + (group.rho1 * np.sqrt(group.uu1)).sum(axis=1)
     found: list[Violation] = []
-    for name, expected in (
-        ("dV_norm", tangent),
-        ("y0_norm", whole(tangent0, radial0)),
-        ("dy_norm", whole(tangent, radial)),
+    for name, expected, hidden in (
+        ("dV_norm", tangent, False),
+        ("y0_norm", whole(tangent0, radial0), unseen[0]),
+        ("dy_norm", whole(tangent, radial), unseen[1]),
     ):
         found += first_false("ATL-R010", f"{name} is negative", rows, rows[name] >= 0, rows[name])
-        if name == "dV_norm" or not shared:
+        if not hidden:
             found += first_wrong("ATL-R010", f"{name}² does not agree with the Gram matrix", rows, rows[name] ** 2, expected,
                                  relative * sizes**2 + 1e-300)  # fmt: skip
     bound = (np.abs(both[:, :n]) * root[:, :n]).sum(axis=1) + (np.abs(group.rho1) * root[:, n:]).sum(axis=1)

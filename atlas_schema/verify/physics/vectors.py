@@ -1,4 +1,4 @@
-"""Stored update vectors against Gram matrices and states (R023)."""
+"""Stored update vectors against Gram matrices and states (R023), and the base's between runs (R130)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from atlas_schema.documents.contract import Tolerances
 from atlas_schema.errors import RowsError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.measures.drift import matching_rows, row_name
-from atlas_schema.measures.geometry import F64, unpack_gram
+from atlas_schema.measures.geometry import F64, Ints, unpack_gram
 from atlas_schema.verify.physics.violations import Violation, first_false, first_wrong
 
 CHUNK_BYTES = 8 * 2**20
@@ -39,6 +39,21 @@ def check_vectors(vectors: Rows, update: Rows, z: F64, tolerances: Tolerances, *
         for start in range(0, len(rows), step):
             found += _check(vectors, rows[start : start + step], update, at, z, int(n), tolerances, equal)
     return found
+
+
+def base_vectors(vectors: Rows, update: Rows, top: Ints) -> F64:
+    """Return the base's stored vectors ``[n, m, d]`` of the experts ``top`` ``[T, m]`` of each row's update, all listed there."""
+    at, lengths = matching_rows(update, vectors), np.diff(vectors.offsets("v0"))
+    listed = np.diff(update.offsets("experts"))[at]
+    d = int(lengths[0] // listed[0]) if vectors.n else 0
+    out = np.zeros((vectors.n, top.shape[1], d))
+    for n in np.unique(listed):
+        rows = np.flatnonzero(listed == n)
+        experts = update["experts"][update.offsets("experts")[:-1][at[rows]][:, None] + np.arange(n)]
+        slot = (experts[:, None, :] == top[at[rows]][:, :, None]).argmax(axis=2)
+        v0 = vectors.take(rows)["v0"].reshape(len(rows), int(n), d)
+        out[rows] = v0[np.arange(len(rows))[:, None], slot]
+    return out
 
 
 def _check(

@@ -1,0 +1,147 @@
+"""From bounds to states, exhaustively on a grid of eighths where every boundary is met exactly (`docs/measures.md`, sections 5 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from simulator import small_study
+
+from atlas_schema.documents.contract import Bootstrap
+from atlas_schema.measures.decide import agree, decide, success_state
+from atlas_schema.measures.exact import split, weighted_sums
+from atlas_schema.measures.intervals import Interval, Method
+from atlas_schema.measures.matched import _state
+
+ERRORS = 2.0
+RULE = Bootstrap.model_validate({**small_study().contract.bootstrap.model_dump(), "monte_carlo_errors": ERRORS})
+GRID: tuple[float | None, ...] = (None, 0.0, 0.125, 0.25, 0.375, 0.5)
+METHODS: tuple[Method, ...] = ("bootstrap", "identical", "rare_events", "none")
+
+
+def interval(
+    method: Method, lower: Any, upper: Any, error: Any, strict: Any = None, strict_error: Any = None
+) -> Interval:
+    """An interval whose pointwise lower and simultaneous upper bounds would decide otherwise, were they asked."""
+    return Interval(0.2, method, "why", 60, 50, -9.0, upper, lower, 9.0, error, -9.0, strict, strict_error)
+
+
+def exact(value: float | None) -> Fraction | None:
+    return None if value is None else Fraction(value)
+
+
+def naive_state(
+    method: str, lower: float | None, upper: float | None, error: float | None, at: float, floor: float | None
+) -> str:
+    """The list of section 6, in its order."""
+    if method == "none" or floor is None or Fraction(at) <= Fraction(floor):
+        return "undetermined"
+    if method == "identical":
+        return "identical"
+    if method == "bootstrap" and error is None:
+        return "undetermined"
+    margin = Fraction(0) if method == "rare_events" else Fraction(ERRORS) * Fraction(error or 0.0)
+    top, bottom = exact(upper), exact(lower)
+    if top is not None and top + margin < Fraction(at):
+        return "below"
+    return "above" if bottom is not None and bottom - margin > Fraction(at) else "undetermined"
+
+
+def bounds() -> Iterator[tuple[float | None, float | None]]:
+    yield from ((a, b) for a, b in product(GRID, GRID) if a is None or b is None or a <= b)
+
+
+@pytest.mark.parametrize("floor", [None, 0.0, 0.25, 0.375])
+@pytest.mark.parametrize("method", METHODS)
+def test_states_are_those_of_the_list_also_where_a_bound_meets_the_threshold(
+    method: Method, floor: float | None
+) -> None:
+    for (lower, upper), error in product(bounds(), (None, 0.0, 0.0625)):
+        found = decide(interval(method, lower, upper, error), 0.25, RULE, floor)
+        assert found.state == naive_state(method, lower, upper, error, 0.25, floor), (lower, upper, error)
+        assert found.reason
+
+
+@pytest.mark.parametrize("floor", [None, 0.0, 0.25])
+@pytest.mark.parametrize("lower", [None, 0.5])
+@pytest.mark.parametrize("method", METHODS)
+def test_strictly_below_is_below_by_the_strict_bound_too(
+    method: Method, lower: float | None, floor: float | None
+) -> None:
+    for upper, strict, error, strict_error in product(GRID, GRID, (None, 0.0, 0.0625), (None, 0.0, 0.0625)):
+        found = decide(interval(method, lower, upper, error, strict, strict_error), 0.25, RULE, floor)
+        margin = Fraction(0) if method == "rare_events" else Fraction(ERRORS) * Fraction(strict_error or 0.0)
+        known = strict is not None and (method == "rare_events" or strict_error is not None)
+        holds = found.state == "below" and known and Fraction(strict or 0.0) + margin < Fraction(1, 4)
+        assert found.strict_below == (holds or found.state == "identical"), (upper, strict, error, strict_error)
+
+
+def test_a_state_says_whether_a_bound_or_only_its_error_is_in_the_way() -> None:
+    for (lower, upper), error in product(bounds(), (0.0, 0.0625)):
+        found = decide(interval("bootstrap", lower, upper, error), 0.25, RULE, 0.0)
+        if found.state == "undetermined":
+            one_side = (upper is not None and upper < 0.25) or (lower is not None and lower > 0.25)
+            assert ("Monte-Carlo" in found.reason) == one_side, (lower, upper, error)
+
+
+def test_success_is_reached_at_what_is_needed_and_missed_below_it() -> None:
+    for method, lower, upper, error in product(METHODS, GRID, GRID, (0.0, 0.0625, None)):
+        # The simultaneous bounds would decide otherwise.
+        found = replace(interval(method, None, upper, error), lower=lower, simultaneous_lower=-9.0)
+        state, reason = success_state(found, 0.25, RULE)
+        margin = (
+            Fraction(0) if method == "rare_events" else None if error is None else Fraction(ERRORS) * Fraction(error)
+        )
+        expected = "undetermined"
+        if method != "none" and margin is not None:
+            if lower is not None and Fraction(lower) - margin >= Fraction(1, 4):
+                expected = "reached"
+            elif upper is not None and Fraction(upper) + margin < Fraction(1, 4):
+                expected = "missed"
+        assert state == expected, (method, lower, upper, error)
+        assert reason
+
+
+def test_two_seeds_agree_on_strictness_only_together() -> None:
+    sure = decide(interval("bootstrap", 0.0, 0.125, 0.0, 0.125, 0.0), 0.25, RULE, 0.0)
+    loose = decide(interval("bootstrap", 0.0, 0.125, 0.0, 0.375, 0.0), 0.25, RULE, 0.0)
+    assert [agree(a, b).strict_below for a, b in product((sure, loose), repeat=2)] == [True, False, False, False]
+    open_one = decide(interval("bootstrap", 0.0, 0.375, 0.0), 0.25, RULE, 0.0)
+    assert (agree(sure, open_one).state, agree(sure, open_one).strict_below) == ("undetermined", False)
+
+
+def test_scores_match_or_differ_also_where_the_interval_meets_the_tolerance() -> None:
+    grid = (-0.5, -0.375, -0.25, -0.125, 0.0, 0.125, 0.25, 0.375, 0.5)
+    for lower, upper, error in product(grid, grid, (0.0, 0.0625)):
+        if lower > upper:
+            continue
+        found = replace(interval("bootstrap", None, upper, error), lower=lower)
+        margin, edge = Fraction(ERRORS) * Fraction(error), Fraction(1, 4)
+        inside = Fraction(lower) - margin >= -edge and Fraction(upper) + margin <= edge
+        outside = Fraction(lower) - margin > edge or Fraction(upper) + margin < -edge
+        expected = "matched" if inside else "different" if outside else "undetermined"
+        assert _state(found, 0.25, ERRORS)[0] == expected, (lower, upper, error)
+    sure = replace(interval("bootstrap", None, 0.0, 0.0), lower=0.0)
+    assert _state(sure, 0.25, ERRORS)[0] == "matched"
+    for lacking in (replace(sure, lower=None), replace(sure, upper=None), replace(sure, error=None)):
+        assert _state(lacking, 0.25, ERRORS)[0] == "undetermined"
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 7, 8, 127, 2**17 + 1, 2**18 - 1])
+@pytest.mark.parametrize("scale", [-300, -20, 0, 20, 300])
+def test_halves_give_exact_products_up_to_the_total_and_lose_nothing_that_counts(total: int, scale: int) -> None:
+    values = np.ldexp(np.random.default_rng(total).uniform(0.5, 1.0, (1, 64)), scale)
+    halves = split(values, total)
+    for at in range(values.shape[1]):
+        high, low = (Fraction(float(h)) for h in halves[:, at])
+        assert abs(Fraction(float(values[0, at])) - high - low) < Fraction(float(values.max())) / 2**70
+        assert [Fraction(float(v)) for v in (halves[:, [at]] * float(total))[:, 0]] == [high * total, low * total]
+    weighted = weighted_sums(halves[:, :1], np.array([[float(total)]]))
+    assert Fraction(float(weighted[0, 0])) == Fraction(
+        float(Fraction(float(halves[0, 0])) * total + Fraction(float(halves[1, 0])) * total)
+    )

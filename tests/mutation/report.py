@@ -1,0 +1,67 @@
+"""The section of the page, from the figures of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from scipy.stats import binomtest
+
+COLUMNS = ("places", "run", "killed", "timeouts", "explained", "unexplained")
+RULES = (
+    "type annotations", "docstrings", "`__all__`", "formatted texts of messages",
+    "equality replaced by identity or back, which interning makes the same and the linter refuses beside a literal",
+)  # fmt: skip
+"""What the rules leave out; `tests/mutation/mutants.py` says how."""
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Return the score by module as a Markdown table with the sentences around it."""
+    modules: Mapping[str, Mapping[str, int]] = result["modules"]
+    total = {name: sum(m[name] for m in modules.values()) for name in (*COLUMNS, "possible", "excluded")}
+    low, high = interval(total)
+    some = total["run"] < total["places"]
+    which = (
+        f"A place is a piece of source and a kind of change (an operator, a comparison, the boundary of a comparison, a number, a condition, "
+        f"a loop, a constant, a decorator); of the replacements that Cosmic Ray offers there, {total['possible']:,} in all, the seed draws "
+        "one. "
+        + (
+            f"Of the {total['places']:,} places, at most {result['sample']} of each module were run, drawn by the same seed. "
+            if some
+            else ""
+        )
+        + f"Left out by rule, {total['excluded']:,} replacements: {'; '.join(RULES)}."
+    )
+    how = (
+        f"A mutant meets the tests of `tests/mutation/targets.toml` that execute the changed statement, until one fails; where they would take "
+        f"longer than {result['patience']:g} s of processor time, the likeliest of them. "
+        "*By time limit* ended at three times what those tests take. "
+        "What survived is listed line by line with the reason why no test could fail, in `tests/mutation/survivors.toml`; the command exits 1 "
+        "for a survivor without a reason, and names reasons whose mutant was noticed."
+    )
+    lines = [
+        "| module | places | mutants run | killed | by time limit | survived, explained | survived, unexplained | noticed |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        *(row(f"`{name.removeprefix('atlas_schema/').removesuffix('.py')}`", count) for name, count in modules.items()),
+        row("all", total),
+    ]
+    return (
+        f"`make mutants`, {result['date']}, seed {result['seed']}: {total['run']:,} mutants run, {total['killed'] + total['timeouts']:,} "
+        "noticed, "
+        f"{score(total)} (exact binomial 95 % interval {low:.1%} to {high:.1%}, as if each were drawn by itself). "
+        f"{which}\n\n{how}\n\n" + "\n".join(lines)
+    )
+
+
+def row(name: str, count: Mapping[str, int]) -> str:
+    return f"| {name} | " + " | ".join(f"{count[c]:,}" for c in COLUMNS) + f" | {score(count)} |"
+
+
+def score(count: Mapping[str, int]) -> str:
+    return f"{(count['killed'] + count['timeouts']) / count['run']:.1%}"
+
+
+def interval(count: Mapping[str, int]) -> tuple[float, float]:
+    """Return the exact (Clopper-Pearson) 95 % interval of the share noticed, as if every mutant were drawn independently."""
+    found = binomtest(count["killed"] + count["timeouts"], count["run"]).proportion_ci(0.95, method="exact")
+    return float(found.low), float(found.high)
