@@ -22,6 +22,8 @@ from atlas_schema.verify.outcome import Channel
 from atlas_schema.verify.reading import read_json
 
 EXPECTED, FILES = "expected.json", "files"
+FILE_BYTES, DEPTH = 2**26, 8
+"""The largest file of a corpus, in bytes, and how deep its folders may lie in each other."""
 WHERE = (
     "the corpus is folder contracts/vectors of the source repository and of the source distribution (sdist), not of the wheel: "
     "get either, and name the folder with --corpus"
@@ -144,23 +146,28 @@ def _expected(path: Path) -> Expected:
     return made
 
 
-def _copy_tree(source: Path, target: Path) -> None:
+def _copy_tree(source: Path, target: Path, depth: int = DEPTH) -> None:
     """Copy regular files and folders over a folder; anything else in a corpus is refused."""
+    if depth == 0:
+        raise _unusable(source, "its folders lie too deep", f"more than {DEPTH} levels")
     if source.is_symlink():
         raise _unusable(source, "it is a link", str(source.readlink()))
     target.mkdir(parents=True, exist_ok=True)
     for entry in sorted(os.scandir(source), key=lambda e: e.name):
         place = target / entry.name
         if entry.is_dir(follow_symlinks=False):
-            _copy_tree(Path(entry.path), place)
+            _copy_tree(Path(entry.path), place, depth - 1)
         else:
             _require_regular(Path(entry.path))
             shutil.copyfile(entry.path, place, follow_symlinks=False)
 
 
 def _require_regular(path: Path) -> None:
-    if not stat.S_ISREG(path.lstat().st_mode):
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
         raise _unusable(path, "it is not a regular file", "a link, a pipe or a device")
+    if status.st_size > FILE_BYTES:
+        raise _unusable(path, f"it is larger than {FILE_BYTES} bytes", f"{status.st_size} bytes")
 
 
 def _unusable(path: Path, why: str, found: str) -> UsageError:

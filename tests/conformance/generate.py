@@ -7,7 +7,6 @@ that the test suite demands of the case, nothing is written.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Collection
@@ -118,15 +117,23 @@ def write_page(made: Corpus) -> None:
 
 
 def main() -> None:
-    """Write the whole corpus in the place of the one that is there."""
+    """Write the whole corpus, and change only the files that differ."""
     with tempfile.TemporaryDirectory() as scratch:
         made = make(Path(scratch) / "vectors")
         write_page(made)
         before = files_of(VECTORS) if VECTORS.exists() else {}
         now = files_of(made.folder)
-        shutil.rmtree(VECTORS, ignore_errors=True)
-        shutil.copytree(made.folder, VECTORS)
     changed = sorted(n for n in {*before, *now} if before.get(n) != now.get(n))
+    for name in changed:
+        path = VECTORS / name
+        if name in now:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(now[name])
+        else:
+            path.unlink()
+    for folder in sorted((p for p in VECTORS.rglob("*") if p.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
     size = sum(map(len, now.values())) / 2**20
     print(f"{len(made.expected)} cases, {len(made.gaps)} of the suite cannot be expressed; {len(now)} files, {size:.1f} MiB; "
           f"{len(changed)} files changed" + "".join(f"\n  {n}" for n in changed[:20]))  # fmt: skip

@@ -334,6 +334,20 @@ def test_links_of_a_corpus_are_refused(copied: Callable[..., Path], tmp_path: Pa
     assert not any("secret" in p.read_text() for p in target.rglob("receipt.json"))
 
 
+def test_a_corpus_cannot_fill_the_disk_or_the_stack(copied: Callable[..., Path], tmp_path: Path) -> None:
+    corpus = copied("claim_twice")
+    large = corpus / "claim_twice" / "files" / "large"
+    with large.open("wb") as stream:
+        stream.truncate(2**40)
+    (tmp_path / "laid").mkdir()
+    with pytest.raises(UsageError, match="larger than"):
+        lay_out(read_corpus(corpus)[0][0], tmp_path / "laid")
+    large.unlink()
+    (corpus / "claim_twice" / "files" / "/".join(["deep"] * 100)).mkdir(parents=True)
+    with pytest.raises(UsageError, match="too deep"):
+        lay_out(read_corpus(corpus)[0][0], tmp_path / "laid")
+
+
 def test_a_pipe_in_a_corpus_stops_nothing(copied: Callable[..., Path], tmp_path: Path) -> None:
     corpus = copied("claim_twice")
     os.mkfifo(corpus / "claim_twice" / "files" / "pipe")

@@ -27,6 +27,13 @@ WORDS = {
     Code.TAMPERED: "Refused", Code.DIVERGED: "Refused", Code.UNPROVEN: "Not proven",
 }  # fmt: skip
 
+PLAIN = {
+    Code.VERIFIED: "No rule is broken. A verifier that refuses more than the rules do is as wrong as one that refuses less.",
+    Code.NOT_PRESERVED: "No rule is broken, and the verdict is not the one that is required. That is an outcome, not a fault.",
+    Code.UNPROVEN: "Nothing is contradicted, and what is asked for cannot be established. Absence of a fault is not proof.",
+}
+"""Why a case in which no rule fires is there."""
+
 
 def case_page(entry: Entry, made: Captured, expected: Expected) -> str:
     """Return the README of a case."""
@@ -39,12 +46,8 @@ def case_page(entry: Entry, made: Captured, expected: Expected) -> str:
     elif fired:
         who = "; ".join(dict.fromkeys(WHO[r.channel] for r in fired))
     else:
-        why = [
-            "- No rule is broken. A verifier that refuses more than the rules do is as wrong as one that refuses less."
-        ]
-        who = "nobody in bad faith" + (
-            ": this is an honest submission" if code in (Code.VERIFIED, Code.NOT_PRESERVED) else ""
-        )
+        why = [f"- {PLAIN[code]}"]
+        who = "nobody in bad faith" + ("" if code is Code.UNPROVEN else ": this is an honest submission")
     lines = [f"# {entry.name}", "", f"**{WORDS[code]}** (exit code {int(code)}, `{code.name}`). {entry.sentence}", "",
              "Why it exists:", "", *why, "", f"Who would do it: {who}.", "",
              f"How it was made: function `{entry.function}` of `{entry.origin}`, written out by `tests/conformance/generate.py`. "
