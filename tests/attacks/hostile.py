@@ -28,7 +28,7 @@ from benchmarks.page import write_section  # noqa: E402
 SECTION = "tests/attacks/hostile.py"
 SECONDS = 30.0
 """Processor time that one command may take for one input."""
-PATIENCE = 100
+PATIENCE = 300
 """Seconds by the clock after which a command is ended, and its input wanting."""
 
 

@@ -24,7 +24,7 @@ from evidence.forged_parquet import task, write
 from evidence.test_bundle import tiny
 from evidence.test_preflight import ATTACKS as BOMBS
 from signing.material import envelope, key, written
-from simulator import PRESERVED, Settings, StudySimulator
+from simulator import PRESERVED, REWRITTEN, Settings, StudySimulator
 from verify.test_reading import WORST as DOCUMENTS
 from verify.test_sandbox import ATTACKS as STATEMENTS
 
@@ -54,6 +54,8 @@ class Input:
     make: Callable[[Path], list[str]]
 
 
+WIDE = 8 * 2**30
+"""The same for rows that are decoded: six times the largest group of rows, and what lies side by side."""
 INPUTS: dict[str, Input] = {}
 REFUSED = (3,)
 MEMORY = 1024 * 2**20
@@ -334,7 +336,7 @@ def empty_groups(folder: Path) -> None:
         writer.write_table(table)
 
 
-def wide(study: StudySimulator, folder: Path, d: int, tables: tuple[str, ...]) -> list[str]:
+def wide(study: StudySimulator, folder: Path, d: int) -> list[str]:
     """Put a study in the folder whose cells are the planned ones, and whose rows are as wide as a row may be."""
     shutil.rmtree(folder)
     study.write(folder)
@@ -342,22 +344,18 @@ def wide(study: StudySimulator, folder: Path, d: int, tables: tuple[str, ...]) -
     dims = Dims(d, study.dims.E, study.dims.k, study.dims.P)
     for name in STUDY_TABLES:
         schema, table = TABLES[name].arrow_schema(dims), study.tables[name]
-        columns = {f.name: _widened(table.column(f.name), f.type, name in tables) for f in schema}
-        pq.write_table(pa.table(columns, schema=schema), folder / "evidence" / f"{name}.parquet", compression="zstd")
+        columns = {f.name: _widened(table.column(f.name), f.type) for f in schema}
+        cells = len(set(table.column("run_id").to_pylist())) if "run_id" in table.column_names else 1
+        pq.write_table(pa.table(columns, schema=schema), folder / "evidence" / f"{name}.parquet", compression="zstd",
+                       use_dictionary=False, row_group_size=max(1, table.num_rows // max(1, cells)))  # fmt: skip
     return []
 
 
-def _widened(column: pa.ChunkedArray, kind: pa.DataType, long: bool) -> pa.Array:
+def _widened(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     rows = len(column)
     if pa.types.is_fixed_size_list(kind) and column.type != kind:
         values = pa.array(np.zeros(rows * kind.list_size, dtype=kind.value_type.to_pandas_dtype()))
         return pa.FixedSizeListArray.from_arrays(values, type=kind)
-    if pa.types.is_list(kind) and long:
-        most = LIMITS.list_values
-        offsets = pa.array(np.arange(rows + 1) * most, pa.int32())
-        return pa.ListArray.from_arrays(
-            offsets, pa.array(np.zeros(rows * most, dtype=kind.value_type.to_pandas_dtype()))
-        )
     return column.combine_chunks().cast(kind)
 
 
@@ -365,22 +363,17 @@ def _widened(column: pa.ChunkedArray, kind: pa.DataType, long: bool) -> pa.Array
 def tall(windows: int) -> StudySimulator:
     """A study of many windows, one protected layer, and no decisions to speak of."""
     return StudySimulator.make(Settings(clusters=(("a", windows // 2), ("b", windows // 2)), double_windows=0, items=3,
-                                        arms=(PRESERVED,), protected=(0,)))  # fmt: skip
+                                        arms=(PRESERVED, REWRITTEN), protected=(0,)))  # fmt: skip
 
 
-@hostile("evidence", "states of 1 MiB each, all runs side by side")
+@hostile("evidence", "states of 110,000 values, all runs side by side", memory=WIDE)
 def wide_states(folder: Path) -> list[str]:
-    return wide(tall(200), folder, 2**18, ())
+    return wide(tall(200), folder, 110_000)
 
 
-@hostile("evidence", "vectors of 1 MiB each, all runs side by side")
-def wide_vectors(folder: Path) -> list[str]:
-    return wide(tall(200), folder, 8, ("update_vector",))
-
-
-@hostile("evidence", "states of 4 MiB each, which fit side by side", 3, 4, 5)
+@hostile("evidence", "states of 65,536 values, which fit side by side", 3, 4, 5, memory=WIDE)
 def widest_that_fits(folder: Path) -> list[str]:
-    return wide(tall(40), folder, 2**20, ())
+    return wide(tall(200), folder, 2**16)
 
 
 # --- DuckDB files ---------------------------------------------------------------------------------------------------
@@ -401,13 +394,13 @@ def _database(name: str, *statements: str) -> None:
 
 for _name in ("a macro shadows a built-in", "a view reads files", "a generated column", "a default with a function"):
     _database(_name, STATEMENTS[_name][0])
-_database("20,000 tables", *(f"CREATE TABLE t{i} (a INTEGER)" for i in range(20_000)))
-_database("20,000 macros", *(f"CREATE MACRO m{i}(a) AS a" for i in range(20_000)))
+_database("5,000 tables", *(f"CREATE TABLE t{i} (a INTEGER)" for i in range(5_000)))
+_database("5,000 macros", *(f"CREATE MACRO m{i}(a) AS a" for i in range(5_000)))
 _database("a view of views, 200 deep",
           "CREATE VIEW v0 AS SELECT 1 AS a", *(f"CREATE VIEW v{i} AS SELECT a FROM v{i - 1}" for i in range(1, 200)))  # fmt: skip
 _database("a text of 256 MiB in one row",
           "UPDATE run SET fingerprint = repeat('x', 268435456) WHERE run_id = 'base'")  # fmt: skip
-_database("50,000,000 rows", "INSERT INTO task SELECT 'arm:x', 'i' || range, 1 FROM range(50000000)")
+_database("20,000,000 rows", "INSERT INTO task SELECT 'arm:x', 'i' || range, 1 FROM range(20000000)")
 
 
 @hostile("database", "DuckDB: noise under a header that is right")
