@@ -263,7 +263,7 @@ def test_what_decides_a_verdict_can_be_read_in_an_afternoon() -> None:
 
     beside = {CORE / part for part in BESIDE}
     assert beside <= files(TRUSTED)
-    assert sum(map(code_lines, files(TRUSTED) - files(VOUCHING) - files(RECORDS) - beside)) < 4600
+    assert sum(map(code_lines, files(TRUSTED) - files(VOUCHING) - files(RECORDS) - beside)) < 4800
     assert sum(map(code_lines, files(VOUCHING))) < 600
     assert sum(map(code_lines, files(RECORDS))) < 1200
     assert sum(map(code_lines, beside)) < 600
