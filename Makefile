@@ -5,7 +5,7 @@ DEMO := .venv-demo
 PIP := -m pip --disable-pip-version-check -q
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-pythons bench coverage fuzz mutants lint types schema setup clean columns forgeries test-thorough contracts
+.PHONY: demo test test-pythons bench coverage fuzz mutants lint types schema setup clean columns forgeries test-thorough contracts leaves hostile
 
 demo: $(DEMO)/installed  ## verify the shipped study's receipts against their evidence
 	@$(DEMO)/bin/python fixtures/scripts/show_study.py $(DEMO)/bin/atlas-verify
@@ -70,6 +70,12 @@ $(DEMO)/installed: pyproject.toml constraints.txt
 
 clean:
 	rm -rf $(VENV) $(DEMO) .venv-3.12 .venv-3.13 build dist
+
+leaves: $(VENV)/installed  ## change every leaf of every shipped receipt; goes on where it was stopped
+	$(VENV)/bin/python tests/attacks/leaves.py --write docs/attacks.md
+
+hostile: $(VENV)/installed  ## give the worst inputs to atlas-verify and measure it
+	$(VENV)/bin/python tests/attacks/hostile.py --write docs/attacks.md
 
 fuzz: $(VENV)/installed  ## fuzz readers, digests and "change anything, must not verify": SECONDS=60 each
 	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[fuzz]"
