@@ -20,9 +20,17 @@ from atlas_schema.measures.bootstrap import Draws, Strata, studentised
 from atlas_schema.measures.decide import agree, decide, success_state
 from atlas_schema.measures.exact import split, weighted_sums
 from atlas_schema.measures.geometry import member_masks
-from atlas_schema.measures.intervals import Interval, Method, Resampler
+from atlas_schema.measures.intervals import Interval, Method, Resampler, score_interval
 from atlas_schema.measures.matched import _state, matched
-from atlas_schema.measures.occupancy import Assignments, _set_keys, layer_occupancy, margin_use, rarefied, run_occupancy
+from atlas_schema.measures.occupancy import (
+    Assignments,
+    _set_keys,
+    layer_occupancy,
+    margin_use,
+    rarefied,
+    run_occupancy,
+    shift,
+)
 
 ERRORS = 2.0
 RULE = Bootstrap.model_validate({**small_study().contract.bootstrap.model_dump(), "monte_carlo_errors": ERRORS})
@@ -249,3 +257,24 @@ def test_a_resample_without_spread_and_without_shift_deviates_by_nothing() -> No
     assert plain.any()
     assert (made.t_low[0][plain] == 0).all()
     assert not np.isnan(made.t_low).any()
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_all_or_nothing_is_bounded_by_what_never_happened(score: float) -> None:
+    """A perfect score has the lower bound 1 - CP(0, n), a score of zero the upper bound CP(0, n)."""
+    rule = RULE.model_copy(update={"resamples": 50, "batches": 5, "min_clusters": 10})
+    found = score_interval(np.full(60, score), Resampler(b"\x01" * 32, Strata((np.arange(60),)), rule), "", 2)
+    at_most = 1 - rule.alpha ** (1 / 60)
+    assert (found.value, found.method) == (score, "rare_events")
+    bounds_ = (0.0, at_most) if score == 0 else (1 - at_most, 1.0)
+    assert (found.lower, found.upper) == (pytest.approx(bounds_[0]), pytest.approx(bounds_[1]))
+
+
+def test_a_run_without_tokens_in_one_half_has_no_witness_and_still_a_distance() -> None:
+    both, one = np.array([[3, 1], [2, 2]]), np.array([[0, 0], [4, 4]])
+    for base, arm in ((both, one), (one, both)):
+        found = shift(base, arm)
+        assert found.witness is None
+        assert found.plugin == pytest.approx(abs(5 / 8 - 4 / 8))
+    assert shift(both, both).witness == 0.0
+    assert shift(both, np.zeros((2, 2), dtype=np.int64)).plugin is None

@@ -161,6 +161,9 @@ class Group:
         room = ROUND if self.asked.sample is None else min(ROUND, self.asked.sample - work.counted.run)
         for mutant in itertools.islice(work.mutants, max(0, room)):
             fate = self.asked.known(mutant.key, work.digest, self.tests_digest)
+            if fate is None and self.asked.again and mutant.key not in self.asked.resumed:
+                work.mutants = iter(())
+                break
             if fate is None:
                 fate = self._try(session, work, mutant, seen)
                 self.asked.note(fate)
@@ -268,6 +271,7 @@ class Asked:
     sample: int | None
     patience: float
     minutes: float | None
+    again: bool
     resume: bool
     resumed: dict[str, Fate]
     reasons: dict[str, str]
@@ -356,16 +360,28 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--resume", action="store_true", help="keep what an earlier run found of a module that is the same"
     )
+    parser.add_argument(
+        "--again", action="store_true", help="as --resume, but nothing new: try survivors without a reason, and count"
+    )
     parser.add_argument("--write", type=Path, help="page whose section to write; also writes result.json")
     options = parser.parse_args(argv)
     resumed: dict[str, Fate] = {}
-    if options.resume and NOTES.exists():
+    if (options.resume or options.again) and NOTES.exists():
         for line in NOTES.read_text(encoding="utf-8").splitlines():
             fate = Fate(**json.loads(line))
             resumed[fate.key] = fate
     elif NOTES.exists() and not options.only and options.sample is None:
         NOTES.unlink()
-    asked = Asked(options.seed, options.sample, options.patience, options.minutes, options.resume, resumed, explained())
+    asked = Asked(
+        options.seed,
+        options.sample,
+        options.patience,
+        options.minutes,
+        options.again,
+        options.resume or options.again,
+        resumed,
+        explained(),
+    )
     remember_studies()
     found: list[tuple[Mutant, Fate]] = []
     made: dict[str, Counted] = {}

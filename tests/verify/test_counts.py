@@ -117,3 +117,22 @@ def test_a_table_left_out_of_the_receipt_hides_no_other() -> None:
     beside_files = ChannelResult(Channel.BINDING, unit="tables and files")
     check_binding(honest(), table_roots(study().source()), beside_files)
     assert (beside_files.unit, beside_files.problems) == ("tables and files", [])
+
+
+def test_a_log_is_asked_five_things_and_a_judgement_without_one_is_a_gap() -> None:
+    from atlas_schema.documents.receipt import Receipt
+    from atlas_schema.verify import protocol
+
+    result = ChannelResult(Channel.CONTRACT)
+    protocol.check_protocol(study().run_log, result)
+    assert (result.checked, result.total, result.problems) == (5, 5, [])
+    made = as_json(honest())
+    made["judgement"]["reading"] = {
+        "value": "safe",
+        "author": "A",
+        "time": "2026-02-01T00:00:00Z",
+        "basis": "the cells",
+    }
+    alone = ChannelResult(Channel.CONTRACT)
+    protocol.check_judgements(Receipt.model_validate(made, strict=False), None, alone)
+    assert (alone.status, [p.rule for p in alone.problems]) == (Status.UNPROVEN, ["ATL-C046"])

@@ -22,7 +22,7 @@ from atlas_schema.measures.drift import update_groups
 from atlas_schema.verify.physics import native
 from atlas_schema.verify.physics.layers import LayerFacts
 from atlas_schema.verify.physics.native import States
-from atlas_schema.verify.physics.samestate import BaseSide
+from atlas_schema.verify.physics.samestate import BaseSide, leading
 from atlas_schema.verify.physics.vectors import check_vectors
 from atlas_schema.verify.physics.violations import Violation
 
@@ -422,3 +422,26 @@ def test_12_vectors_have_the_inner_products_of_the_gram_matrix() -> None:
                 update = changed(x.update, "gram", packed, exact + sign * factor * tolerance)
                 found = check_vectors(vectors, update, x.z, x.base.tolerances, equal=False)
                 assert [v.wrong for v in found if "inner products" in v.what] == wrong, (i, j, sign, factor)
+
+
+@pytest.mark.parametrize("name", ["plain", "groups"])
+def test_ties_among_same_state_scores_go_as_the_rule_orders(name: str) -> None:
+    """Also where the last one chosen ties with ones left out, which a partition settles by chance."""
+    x = layer(name, ARM)
+    scores = np.random.default_rng(5).integers(0, 3, (200, x.dims.E)).astype(np.float64)
+    for k in range(1, x.dims.E):
+        found = leading(x.facts.rule, scores, k)
+        assert found[:, : k + 1].tolist() == x.facts.rule.order(scores)[:, : found.shape[1]].tolist()
+
+
+def test_a_token_whose_experts_add_nothing_is_believed() -> None:
+    x, at = same("plain"), 4
+    n, update = len(x.experts(at)), x.update
+    start = int(update.offsets("gram")[at])
+    spans = {"gram": slice(start, start + n * (2 * n + 1))}
+    spans |= dict.fromkeys(("uu0", "uu1", "uz0", "uz1"), slice(int(x.starts[at]), int(x.starts[at + 1])))
+    for column, span in spans.items():
+        update = changed(update, column, span, 0.0)
+    for column in ("dV_norm", "y0_norm", "dy_norm"):
+        update = changed(update, column, at, 0.0)
+    assert x.check(update) == []
