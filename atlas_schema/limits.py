@@ -30,6 +30,12 @@ class Limits:
     pages: int = _bound(262_144, "pages", "one Parquet file")
     group_rows: int = _bound(8 * 2**20, "rows", "one Parquet row group; one run and layer")
     row_group_bytes: int = _bound(2**30, "bytes", "decoded size of one Parquet row group; of one run and layer")
+    pieces: int = _bound(
+        131_072, "pieces", "runs and layers of one table, in every row group anew; windows of one row group"
+    )
+    block_bytes: int = _bound(
+        2 * 2**30, "bytes", "decoded rows of all runs that lie side by side, read windows by windows"
+    )
     kept_bytes: int = _bound(64 * 2**20, "bytes", "decoded rows of a bundle that are kept for the next check")
     list_values: int = _bound(262_144, "values", "one list of variable size in a row")
     text_bytes: int = _bound(2**20, "bytes", "one text in a row")

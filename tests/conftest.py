@@ -14,6 +14,6 @@ _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 settings.register_profile("quick", max_examples=40, deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.register_profile(
-    "thorough", max_examples=200, deadline=None, database=None, print_blob=True, suppress_health_check=_SLOW
+    "thorough", max_examples=150, deadline=None, database=None, print_blob=True, suppress_health_check=_SLOW
 )
 settings.load_profile(os.environ.get("ATLAS_HYPOTHESIS_PROFILE", "quick"))

@@ -28,7 +28,13 @@ def tracked(folder: str) -> list[Path]:
     return [ROOT / line for line in listed.splitlines() if (ROOT / line).is_file()]
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+BY_A_COMMAND = [n for n in EXPECTED if n.startswith("study/") and n != "study/receipt-preserved.json"]
+"""`test_newcomer_sees_the_study_verified` verifies every receipt by a command of its own; these take long once more."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.thorough if n in BY_A_COMMAND else ()) for n in EXPECTED]
+)
 def test_each_receipt_comes_out_as_the_table_says(name: str) -> None:
     report = verify(load(FIXTURES / name), Options())
     assert (int(exit_code(report)), report.verdict) == (EXPECTED[name]["exit_code"], EXPECTED[name]["verdict"]), [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
@@ -121,8 +122,9 @@ def explain(rule: Annotated[str, typer.Argument(help="A rule id such as ATL-R013
 sign.register(app)
 
 
+@cache
 def _add_extensions() -> None:
-    """Let installed packages add commands. Registering must not import what only running needs, such as torch."""
+    """Let installed packages add commands, once. Registering must not import what only running needs, such as torch."""
     for point in entry_points(group=COMMANDS):
         point.load()(app)
 

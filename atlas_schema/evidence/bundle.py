@@ -106,7 +106,8 @@ class ParquetBundle:
 
     def blocks(self, wanted: Sequence[tuple[str, Partition]]) -> Iterator[tuple[Rows, ...]]:
         nothing = [from_arrow(TABLES[table], self.dims, self._schemas[table].empty_table()) for table, _ in wanted]
-        return ahead(aligned([self._chunks(table, partition) for table, partition in wanted], nothing))
+        parts = [self._chunks(table, partition) for table, partition in wanted]
+        return ahead(aligned(parts, nothing, self._limits.block_bytes, str(self.folder)))
 
     def _chunks(self, table: str, partition: Partition) -> Iterator[Chunk]:
         """Yield a partition row group by row group where its windows stand in order, else in one piece."""
@@ -121,6 +122,8 @@ class ParquetBundle:
 
     def _whole(self, table: str, partition: Partition) -> Rows:
         index = self._index[table]
+        if len(partition) == len(TABLES[table].partition):
+            return self._rows_of(table, index.get(partition, []))
         return self._rows_of(table, [p for key in index if key[: len(partition)] == partition for p in index[key]])
 
     def _rows_of(self, table: str, pieces: list[_Piece]) -> Rows:
@@ -160,32 +163,46 @@ class ParquetBundle:
         spec = TABLES[table]
         names = [name for name in spec.key if name in (*spec.partition, "window_id")]
         index: dict[Partition, list[_Piece]] = {}
+        pieces = 0
         for group in range(self._files[table].metadata.num_row_groups):
             if not spec.partition:
                 count = self._group_rows(table, group)
                 index.setdefault((), []).append(_Piece(group, 0, count, "", "", False))
                 continue
             keys = _decoded(self._shown(table), self._readers[table], group, names)
-            for partition, piece in _split(table, spec, group, keys):
+            for partition, piece in _split(table, spec, group, keys, self._limits.pieces):
                 index.setdefault(partition, []).append(piece)
+                pieces += 1
+            _require_few(pieces, f"{self._shown(table)}, row groups to {group}", self._limits.pieces)
         return index
 
 
-def _split(table: str, spec: TableSpec, group: int, keys: pa.Table) -> Iterator[tuple[Partition, _Piece]]:
-    """Yield the partitions of a row group from its key columns."""
+def _require_few(found: int, where: str, most: int) -> None:
+    if found > most:
+        raise EvidenceError("The keys of a table name more runs, layers or windows than the limits allow.", where=where,
+                            expected=f"at most {most}", found=f"{found} or more", rule="ATL-A021")  # fmt: skip
+
+
+def _split(table: str, spec: TableSpec, group: int, keys: pa.Table, most: int) -> Iterator[tuple[Partition, _Piece]]:
+    """Yield the partitions of a row group from its key columns, ``most`` of them and of its windows."""
     if keys.num_rows == 0:
         return
-    columns = [_coded(table, spec, keys.column(name)) for name in spec.partition]
-    windows, texts = _coded(table, spec, keys.column("window_id")) if "window_id" in keys.column_names else (None, [])
+    columns = [_coded(table, spec, keys.column(name), most) for name in spec.partition]
+    windows, texts = (
+        _coded(table, spec, keys.column("window_id"), most) if "window_id" in keys.column_names else (None, [])
+    )
     number, sizes = np.zeros(keys.num_rows, dtype=np.int64), 1
     for codes, known in columns:
         number, sizes = number * len(known) + codes, sizes * len(known)
     starts = np.flatnonzero(np.diff(number, prepend=-1))
     distinct = np.unique(number[starts])
+    _require_few(len(distinct), f"{table}.parquet, row group {group}", most)
     scattered = len(distinct) < len(starts)
+    order = np.argsort(number, kind="stable") if scattered else None
+    starts = starts if order is None else np.searchsorted(number[order], distinct)
     edges = [*starts.tolist(), keys.num_rows]
     for at, value in enumerate(distinct if scattered else number[starts]):
-        rows = np.flatnonzero(number == value) if scattered else None
+        rows = None if order is None else order[edges[at] : edges[at + 1]]
         start, stop = (0, len(rows)) if rows is not None else (edges[at], edges[at + 1])
         mine = windows if windows is None else windows[start:stop] if rows is None else windows[rows]
         key, rest = [], int(value)
@@ -197,12 +214,13 @@ def _split(table: str, spec: TableSpec, group: int, keys: pa.Table) -> Iterator[
         yield tuple(reversed(key)), _Piece(group, start, stop, first, last, ordered, rows)
 
 
-def _coded(table: str, spec: TableSpec, column: pa.ChunkedArray) -> tuple[Array, list[Any]]:
-    """Return numbers of a key column's values whose order is that of the values, and the values."""
+def _coded(table: str, spec: TableSpec, column: pa.ChunkedArray, most: int) -> tuple[Array, list[Any]]:
+    """Return numbers of a key column's values whose order is that of the values, and the values, ``most`` of them."""
     array = column.combine_chunks()
     array = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
     if array.null_count or array.dictionary.null_count:
         raise EvidenceError("A key is missing.", where=f"{table}.parquet", expected=", ".join(spec.key))
+    _require_few(len(array.dictionary), f"{table}.parquet", most)
     found = array.dictionary.to_pylist()
     values = sorted(set(found))
     place = {value: i for i, value in enumerate(values)}

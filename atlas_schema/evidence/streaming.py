@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from atlas_schema.errors import EvidenceError
 from atlas_schema.evidence.columns import Column, Rows, sort_order
 
 T = TypeVar("T")
@@ -17,19 +18,31 @@ Chunk = tuple[Rows, str | None]
 """Sorted rows of a partition, and the window from which on more may come; None where nothing more comes."""
 
 
-def aligned(parts: Sequence[Iterator[Chunk]], nothing: Sequence[Rows]) -> Iterator[tuple[Rows, ...]]:
+def aligned(
+    parts: Sequence[Iterator[Chunk]], nothing: Sequence[Rows], most: int, where: str
+) -> Iterator[tuple[Rows, ...]]:
     """Cut partitions at the same windows. ``nothing`` gives each part without rows. Holds one chunk per part.
 
-    Chunks of a part come in ascending order of window; one window may lie in several of them.
+    Chunks of a part come in ascending order of window; one window may lie in several of them. Raises `EvidenceError` where
+    what is held of all parts is more than ``most`` bytes.
     """
     feeds = [_Feed(part, empty) for part, empty in zip(parts, nothing, strict=True)]
     ended = False
     while not ended:
         for feed in feeds:
             feed.fill()
+            _require_held(feeds, most, where)
         bound = min((f.bound for f in feeds if f.bound is not None), default=None)
         ended = bound is None
         yield tuple(feed.take(bound) for feed in feeds)
+
+
+def _require_held(feeds: Sequence[_Feed], most: int, where: str) -> None:
+    held = sum(feed.nbytes for feed in feeds)
+    if held > most:
+        raise EvidenceError("The rows of all runs that lie side by side are more than the limits allow.", where=where,
+                            expected=f"at most {most} bytes", found=f"{held} bytes or more", rule="ATL-A021",
+                            todo="export the bundle with smaller row groups, cut at the same windows in every table")  # fmt: skip
 
 
 class _Feed:
@@ -39,6 +52,10 @@ class _Feed:
         self._chunks, self._empty = chunks, empty
         self._rows = empty
         self.bound: str | None = ""
+
+    @property
+    def nbytes(self) -> int:
+        return self._rows.nbytes
 
     def fill(self) -> None:
         """Read until some window is complete, or nothing more comes."""

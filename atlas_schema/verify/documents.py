@@ -16,7 +16,7 @@ from atlas_schema.verify.protocol import typed_tiers
 from atlas_schema.verify.reading import pointer, positions, read_json
 
 SHOWN = 20
-"""How many wrong fields of one document are recorded."""
+"""How many faults of one document are reported, by rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ def parse(name: str, raw: bytes, expected_kind: str | None, report: Report) -> P
                              stated=str(kind), recomputed=expected_kind or f"one of {', '.join(MODELS)}",
                              todo="give the file of the kind that is asked for"))  # fmt: skip
         return None
-    tiers = list(islice(typed_tiers(value), SHOWN))  # places are found in one pass, however many there are
-    at = positions(raw, [problem.path for problem in tiers])
-    for problem in tiers:
+    typed = list(islice(typed_tiers(value), SHOWN))  # as many as are shown: a document can hold a million of them
+    places = positions(raw, [problem.path for problem in typed])
+    for problem in typed:
         report.channel(Channel.CONTRACT).check()
-        report.channel(Channel.CONTRACT).report(replace(problem, document=name, position=at.get(problem.path)))
+        report.channel(Channel.CONTRACT).report(replace(problem, document=name, position=places.get(problem.path)))
     try:
         return Parsed(name, raw, value, MODELS[kind].model_validate_json(raw))
     except ValidationError as error:

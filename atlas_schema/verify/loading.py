@@ -12,7 +12,7 @@ from atlas_schema.errors import UsageError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.limits import LIMITS
-from atlas_schema.signing.statement import File, manifest
+from atlas_schema.signing.statement import File, listed, manifest
 from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.verify.authenticity import Signed
 from atlas_schema.verify.verifier import Submission
@@ -33,6 +33,7 @@ def load(
         _beside(run_log, folder, "run_log.json"), None if contract is None else _contract(contract),
         None if bundle is None else _opener(bundle), None if bundle is None else _rows_opener(bundle),
         tuple(_bytes(path) for path in measurements), manifest=None if bundle is None else _hasher(bundle),
+        files=None if bundle is None else lambda: listed(bundle),
     )  # fmt: skip
 
 

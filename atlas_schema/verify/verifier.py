@@ -57,7 +57,8 @@ class Submission:
     """What the reviewer was given. ``open_evidence`` raises `EvidenceError`; None means that there is no evidence.
 
     ``open_rows`` opens the same folder as rows of a measurement; ``measurements`` are those that settle a prediction.
-    ``signature`` and ``bundle`` are a DSSE envelope and a Sigstore bundle; ``manifest`` hashes every file of the evidence.
+    ``signature`` and ``bundle`` are a DSSE envelope and a Sigstore bundle; ``manifest`` hashes every file of the evidence,
+    ``files`` lists them unread.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Submission:
     signature: Signed | None = None
     bundle: Signed | None = None
     manifest: Callable[[], tuple[File, ...]] | None = None
+    files: Callable[[], tuple[File, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,11 +374,19 @@ def _examined(
     reproduce = Channel.REPRODUCTION in report.required and report.status(Channel.CONTRACT) is not Status.FAILED
     try:
         if files is not None:
-            check_files(files, None if submission.manifest is None else submission.manifest(), result)
+            check_files(files, _found(submission, files), result)
         return examine(submission.open_evidence(), plan, contract, reproduce=reproduce)
     except EvidenceError as error:
         _inadmissible(error, report)
         return None
+
+
+def _found(submission: Submission, signed: tuple[File, ...]) -> tuple[File, ...] | None:
+    """Return the files of the evidence, hashed where their names and sizes are the signed ones: others can be of any size."""
+    here = None if submission.files is None else submission.files()
+    if here is not None and {(f.name, f.size) for f in here} != {(f.name, f.size) for f in signed}:
+        return here
+    return None if submission.manifest is None else submission.manifest()
 
 
 def _check_pin(pin: str, document: Document, report: Report) -> None:

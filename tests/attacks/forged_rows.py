@@ -7,12 +7,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from attacks.edits import exchanged_rows, rows_of
+from attacks.edits import exchanged_rows, flipped, rows_of, with_cell
+from attacks.experts import Row
 from attacks.forgeries import Forged, forgery, receipt_for
 from attacks.replanned import replanned, under
 from attacks.rewrites import (
     Key,
-    Row,
     content_as,
     copied,
     digests_of,
@@ -34,6 +34,7 @@ from atlas_schema.canonical import canonical_json, digest_bytes
 from atlas_schema.documents.run_log import RunLog
 from atlas_schema.evidence.digest import evidence_root
 from atlas_schema.evidence.source import table_roots
+from atlas_schema.evidence.tables import TABLES
 from atlas_schema.protocol.log import next_step
 from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.study.preregister import digest_of
@@ -191,12 +192,28 @@ def another_arms_rows() -> Forged:
     code=Code.DIVERGED,
 )
 def another_arms_rows_under_own_digests() -> Forged:
+    return rewrote(own_digests_over_another_arms_rows())
+
+
+def own_digests_over_another_arms_rows() -> StudySimulator:
+    """Put the preserved arm's rows under the rewritten arm's name and tensor digests."""
     own = {
         k: d for k, d in digests_of(demo(), ARM)[1].items() if k.startswith("experts.") or k in ("local", "upstream")
     }
-    return rewrote(
-        redigested(copied(demo(), (*IN_A_LAYER, "output"), ARM, "arm:preserved"), ARM, lambda d: {**d, **own})
-    )
+    return redigested(copied(demo(), (*IN_A_LAYER, "output"), ARM, "arm:preserved"), ARM, lambda d: {**d, **own})
+
+
+@forgery("another arm's rows under this arm's tensor digests, one bit of a state, an update and a loss changed", "demo",
+         verdict="preserved", left_to=BY_HAND)  # fmt: skip
+def another_arms_rows_off_by_a_bit() -> Forged:
+    s = own_digests_over_another_arms_rows()
+    for table, column in (("state", "z"), ("update", "gram"), ("output", "nll")):
+        at = int(rows_of(s, table, ARM)[0])
+        value = s.tables[table].column(column)[at].as_py()
+        kind = TABLES[table].column(column).type
+        other = flipped(value, kind, 0) if isinstance(value, float) else [flipped(value[0], kind, 0), *value[1:]]
+        s = with_cell(s, table, at, column, other)
+    return rewrote(s)
 
 
 @forgery("a null arm and the arm in each other's place", "demo", rules="R001 R015 R017 R025", code=Code.DIVERGED)

@@ -155,7 +155,9 @@ def lines_of(make: Callable[..., Any], seen: set[str] | None = None) -> int:
     return count
 
 
-FORGERS = tuple(f"attacks.{name}" for name in ("edits", "replanned", "rewrites", "forged_rows", "forged_plans"))
+FORGERS = tuple(
+    f"attacks.{name}" for name in ("edits", "experts", "replanned", "rewrites", "forged_rows", "forged_plans")
+)
 
 
 def fitting(made: Outcome, expected: Forgery) -> bool:

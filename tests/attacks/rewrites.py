@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from attacks.edits import symmetric
+from attacks.experts import Row, symmetric
 from simulator import StudySimulator
 
 from atlas_schema.canonical import canonical_json
 from atlas_schema.evidence.tables import TABLES
 from atlas_schema.measures.facts import layer_facts
 
-Row = dict[str, Any]
 Key = tuple[Any, ...]
 
 

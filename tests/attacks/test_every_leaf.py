@@ -122,7 +122,7 @@ def test_every_shipped_receipt_is_swept_and_stands_on_the_page() -> None:
     for target in targets():
         changes = Changes((ROOT / target.path).read_bytes(), FREE_TEXT if target.document == "receipt" else ())
         counts = f"{len(changes.leaves) + len(changes.free):,} | {len(changes.free):,} | {len(changes.containers):,}"
-        assert f"| `{target.path}`{'' if target.whole else ', one each'} | {counts} |" in text
+        assert f"| `{target.path}`{target.how} | {counts} |" in text
     assert ", 0 believed." in text
 
 

@@ -1,4 +1,4 @@
-"""Fuzz for a while and say how often: ``python tests/fuzz/run.py [SECONDS] [TARGET ...]``. Needs Atheris.
+"""Fuzz for a while and say how often: ``python tests/fuzz/run.py [SECONDS] [TARGET ...] [--write PAGE]``. Needs Atheris.
 
 Every target runs in a process of its own, since libFuzzer ends the one it runs in. Prints one line per target; exits 1 if
 one was found wanting, with the input that shows it.
@@ -6,6 +6,7 @@ one was found wanting, with the input that shows it.
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2])]
 
 
 def fuzz(name: str, seconds: int) -> None:
@@ -22,7 +23,9 @@ def fuzz(name: str, seconds: int) -> None:
 
     # What parses is instrumented; what computes would only be slowed down.
     with atheris.instrument_imports(include=["atlas_schema.verify.reading", "atlas_schema.evidence.thrift",
-                                             "atlas_schema.evidence.pages", "atlas_schema.evidence.preflight"]):  # fmt: skip
+                                             "atlas_schema.evidence.pages", "atlas_schema.evidence.preflight",
+                                             "atlas_schema.claims.expression", "atlas_schema.signing.envelope",
+                                             "atlas_schema.signing.keys", "atlas_schema.transcription.raw"]):  # fmt: skip
         from fuzz.targets import TARGETS
 
     TARGETS[name](b"")  # what is made once is made before the clock starts
@@ -31,25 +34,43 @@ def fuzz(name: str, seconds: int) -> None:
     atheris.Fuzz()
 
 
-def main(seconds: int, names: list[str]) -> int:
-    """Run every target and print its figure."""
-    failed = 0
+def main(seconds: int, names: list[str], page: Path | None) -> int:
+    """Run every target and print its figure, or put the figures into a page. Returns how many were found wanting."""
+    failed, rows, total = 0, [], 0
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run([sys.executable, str(HERE), "--one", name, str(seconds)], capture_output=True, text=True,
                                   errors="replace", cwd=folder, check=False)  # fmt: skip
         counted = re.search(r"Done (\d+) runs in (\d+) second", done.stderr)
         if done.returncode == 0 and counted:
-            print(f"{name:<9} {int(counted[1]):>12,} executions in {counted[2]} s, none wanting", flush=True)
+            print(f"{name:<16} {int(counted[1]):>12,} executions in {counted[2]} s, none wanting", flush=True)
+            total += int(counted[1])
+            rows.append(
+                f"| `{name}` | {' '.join((TARGETS[name].__doc__ or '').split())} | {int(counted[1]):,} | {counted[2]} |"
+            )
             continue
         failed += 1
-        print(f"{name:<9} FOUND WANTING (exit {done.returncode})\n{(done.stdout + done.stderr)[-3000:]}", flush=True)
+        rows.append(f"| `{name}` | found wanting | — | — |")
+        print(f"{name:<16} FOUND WANTING (exit {done.returncode})\n{(done.stdout + done.stderr)[-3000:]}", flush=True)
+    if page is not None:
+        head = ["| target | what it holds | executions | seconds |", "|---|---|---|---|"]
+        said = f"{total:,} executions, {failed} of {len(names)} targets found wanting."
+        write_section(page, SECTION, "\n".join([said, "", *head, *rows]))
     return 1 if failed else 0
 
+
+SECTION = "tests/fuzz/run.py"
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         fuzz(sys.argv[2], int(sys.argv[3]))
     from fuzz.targets import TARGETS
 
-    sys.exit(main(int((sys.argv[1:] or ["60"])[0]), sys.argv[2:] or list(TARGETS)))
+    from benchmarks.page import write_section
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("seconds", nargs="?", type=int, default=60, help="seconds for each target")
+    parser.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)}; default all")
+    parser.add_argument("--write", type=Path, help="page with the marks between which the figures stand")
+    given = parser.parse_args()
+    sys.exit(main(given.seconds, given.targets or list(TARGETS), given.write))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,14 @@ import pytest
 from simulator import small_study
 
 from atlas_schema.documents.contract import Bootstrap
+from atlas_schema.documents.receipt import LayerOccupancy, RunOccupancy
+from atlas_schema.measures.bootstrap import Draws, Strata, studentised
 from atlas_schema.measures.decide import agree, decide, success_state
 from atlas_schema.measures.exact import split, weighted_sums
-from atlas_schema.measures.intervals import Interval, Method
-from atlas_schema.measures.matched import _state
+from atlas_schema.measures.geometry import member_masks
+from atlas_schema.measures.intervals import Interval, Method, Resampler
+from atlas_schema.measures.matched import _state, matched
+from atlas_schema.measures.occupancy import Assignments, _set_keys, layer_occupancy, margin_use, rarefied, run_occupancy
 
 ERRORS = 2.0
 RULE = Bootstrap.model_validate({**small_study().contract.bootstrap.model_dump(), "monte_carlo_errors": ERRORS})
@@ -145,3 +151,101 @@ def test_halves_give_exact_products_up_to_the_total_and_lose_nothing_that_counts
     assert Fraction(float(weighted[0, 0])) == Fraction(
         float(Fraction(float(halves[0, 0])) * total + Fraction(float(halves[1, 0])) * total)
     )
+
+
+@pytest.mark.parametrize("experts", [1, 63, 64, 65, 128, 130, 200])
+def test_sets_are_masks_of_as_many_words_as_the_experts_need(experts: int) -> None:
+    members = np.array([[0, experts - 1], [experts // 2, experts - 1], [0, experts // 3]])
+    found = member_masks(members, experts)
+    assert found.shape == (3, math.ceil(experts / 64))
+    for row, ids in zip(found.tolist(), members.tolist(), strict=True):
+        bits = {64 * w + b for w, word in enumerate(row) for b in range(64) if word >> b & 1}
+        assert bits == set(ids)
+
+
+def occupied(*layers: tuple[float, ...]) -> RunOccupancy:
+    """A run of layers with these shares of the load."""
+    return run_occupancy("arm:x", [_layer(np.array(shares)) for shares in layers])
+
+
+def _layer(shares: Any) -> LayerOccupancy:
+    found = Assignments(len(shares))
+    found.tokens = 64
+    found.loads[0] = np.rint(shares * 64)
+    found.sets = np.array([64])
+    return layer_occupancy(3, found, 1, 64)
+
+
+def test_margins_may_be_cited_at_the_bounds_of_the_contract_and_not_beyond() -> None:
+    rule = small_study().contract.occupancy
+    base = occupied((0.25, 0.25, 0.25, 0.25), (0.25, 0.25, 0.25, 0.25))
+    half = occupied((0.25, 0.25, 0.25, 0.25), (0.5, 0.5, 0.0, 0.0))
+    ratio = half.layers[1].effective_experts / base.layers[1].effective_experts
+    for least, lost, citable in (
+        (ratio, 2, True), (float(np.nextafter(ratio, 1)), 2, False), (ratio, 1, False), (0.1, 2, True), (0.1, 1, False), (0.9, 4, False),
+    ):  # fmt: skip
+        made = rule.model_copy(update={"min_effective_ratio": least, "max_lost_experts": lost})
+        found = margin_use(base, half, made)
+        assert (found.citable, "layer 3" in found.reason) == (citable, not citable), (least, lost)
+        assert ("2 experts" in found.reason) == (not citable)
+
+
+def test_loads_of_a_layer_say_who_is_used_and_how_evenly() -> None:
+    even, one = occupied((0.25, 0.25, 0.25, 0.25)).layers[0], occupied((1.0, 0.0, 0.0, 0.0)).layers[0]
+    assert (even.cv_percent, even.max_load_percent, even.experts_active) == (0.0, 25.0, 4)
+    assert (even.entropy_nats, even.effective_experts) == pytest.approx((math.log(4), 4.0))
+    assert (one.cv_percent, one.max_load_percent, one.experts_active) == pytest.approx((100 * math.sqrt(3), 100.0, 1))
+    assert (one.entropy_nats, one.effective_experts) == (0.0, 1.0)
+    run = occupied((0.5, 0.5, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0))
+    assert (run.dead_experts, run.experts_active_mean, run.min_entropy_nats) == (5, 1.5, 0.0)
+    assert run.mean_entropy_nats == pytest.approx(math.log(2) / 2)
+
+
+@pytest.mark.parametrize("experts", [4, 300, 70_000])
+def test_sets_are_counted_whether_or_not_their_number_fits_an_integer(experts: int) -> None:
+    rng = np.random.default_rng(experts)
+    members = np.sort(np.array([rng.choice(min(experts, 60_000), size=4, replace=False) for _ in range(5)]), axis=1)
+    rows = members[[0, 1, 1, 2, 3, 3, 3, 4]]
+    keys, counts = np.unique(_set_keys(rows, experts, 4), return_counts=True)
+    assert len(keys) == len({tuple(m) for m in members.tolist()})
+    tally = Counter(map(tuple, rows.tolist()))
+    assert sorted(counts.tolist()) == sorted(tally.values())
+
+
+def test_expected_distinct_sets_are_those_of_every_way_to_draw() -> None:
+    sets = np.array([3, 1, 2])
+    tokens = [0, 0, 0, 1, 2, 2]
+    for n in range(1, 7):
+        ways = [len(set(way)) for way in combinations(tokens, n)]
+        assert rarefied(sets, n) == pytest.approx(sum(ways) / len(ways))
+    assert rarefied(sets, 7) is None
+
+
+def test_two_arms_match_or_differ_only_where_both_seeds_say_so() -> None:
+    a, b = np.zeros(200), np.where(np.arange(200) < 30, 1.0, 0.0)
+    rule = RULE.model_copy(update={"resamples": 100, "batches": 10, "min_clusters": 10, "monte_carlo_errors": 0.0})
+    one, other = (Resampler(bytes([seed]) * 32, Strata((np.arange(200),)), rule) for seed in (1, 2))
+    lower = [matched("x", "y", a, b, [r, r], 0.1, 1).lower or 0.0 for r in (one, other)]
+    assert lower[0] != lower[1]
+    seen = Counter[tuple[str, str]]()
+    for tolerance in (0.05, -sum(lower) / 2, 0.3):
+        alone = [matched("x", "y", a, b, [r, r], tolerance, 1).state for r in (one, other)]
+        for pair in ([one, other], [other, one]):
+            both = matched("x", "y", a, b, pair, tolerance, 1)
+            assert both.state == (alone[0] if alone[0] == alone[1] else "undetermined")
+            assert ("seed" in both.reason) == (alone[0] != alone[1])
+        seen[alone[0], alone[1]] += 1
+    assert {len(set(pair)) for pair in seen} == {1, 2}
+
+
+def test_a_resample_without_spread_and_without_shift_deviates_by_nothing() -> None:
+    """Two clusters differ, in opposite ways; a resample that has neither is the estimate itself, with no width."""
+    numerator, denominator = np.ones((16, 1)), np.ones((16, 1))
+    numerator[0], numerator[1] = 0.0, 2.0
+    draws = Draws(b"\x07" * 32, Strata((np.arange(16),)), 300)
+    made = studentised(numerator, denominator, draws)
+    counts = np.concatenate([block for _, block in draws.blocks(300)])
+    plain = (counts[:, 0] == 0) & (counts[:, 1] == 0)
+    assert plain.any()
+    assert (made.t_low[0][plain] == 0).all()
+    assert not np.isnan(made.t_low).any()

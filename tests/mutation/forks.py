@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -269,13 +270,18 @@ COLLECTING = (
 )
 
 
-@dataclass(slots=True)
+@dataclass
 class Seen:
     """What the unmutated tests execute: seconds by test, and the tests that execute a line of a file."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     lines: dict[str, dict[int, set[str]]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def reach(self) -> Counter[str]:
+        """How many lines each test executes."""
+        return Counter(test for by in self.lines.values() for tests in by.values() for test in tests)
 
     @classmethod
     def loaded(cls, path: Path) -> Seen:

@@ -26,7 +26,8 @@ def table(result: Mapping[str, Any]) -> str:
         f"a loop, a constant, a decorator); of the replacements that Cosmic Ray offers there, {total['possible']:,} in all, the seed draws "
         "one. "
         + (
-            f"Of the {total['places']:,} places, at most {result['sample']} of each module were run, drawn by the same seed. "
+            f"Of the {total['places']:,} places, {total['run']:,} were run: of every module the first ones in the order that the seed gives, "
+            "in rounds of eight, until time was over. "
             if some
             else ""
         )
@@ -42,15 +43,22 @@ def table(result: Mapping[str, Any]) -> str:
     lines = [
         "| module | places | mutants run | killed | by time limit | survived, explained | survived, unexplained | noticed |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
-        *(row(f"`{name.removeprefix('atlas_schema/').removesuffix('.py')}`", count) for name, count in modules.items()),
+        *(row(f"`{short(name)}`", count) for name, count in modules.items()),
         row("all", total),
     ]
+    left = [f"`{short(name)}`" for name in result["not_run"]]
+    if left:
+        how += f" Not run, so nothing is said of them: {', '.join(left)}."
     return (
         f"`make mutants`, {result['date']}, seed {result['seed']}: {total['run']:,} mutants run, {total['killed'] + total['timeouts']:,} "
         "noticed, "
         f"{score(total)} (exact binomial 95 % interval {low:.1%} to {high:.1%}, as if each were drawn by itself). "
         f"{which}\n\n{how}\n\n" + "\n".join(lines)
     )
+
+
+def short(path: str) -> str:
+    return path.removeprefix("atlas_schema/").removesuffix(".py")
 
 
 def row(name: str, count: Mapping[str, int]) -> str:

@@ -37,6 +37,8 @@ from mutation.mutants import Made, Mutant, function_lines, make, statement  # no
 
 SEED = 5
 ROUND = 8
+CHEAP = 0.1
+"""Seconds below which a test is asked before dearer ones."""
 NAME = "tests/mutation/run.py"
 RESULT, SURVIVORS, TARGETS = HERE / "result.json", HERE / "survivors.toml", HERE / "targets.toml"
 NOTES = ROOT / ".mutation" / "state.jsonl"
@@ -221,10 +223,11 @@ class Group:
         ranks = {name: n for n, name in reversed(list(enumerate(first)))}
         likely = sorted((i for i in items if i.nodeid in ranks), key=lambda i: ranks[i.nodeid])
         rest = [i for i in items if i.nodeid not in ranks]
-        quick = sorted(rest, key=lambda i: seen.seconds[i.nodeid])
-        # Quick tests resemble each other; every other one is taken by lot.
+        # A test that executes little is about what it executes; those that execute all resemble each other, so some go by lot.
+        by_reach = sorted(rest, key=lambda i: (seen.reach[i.nodeid], seen.seconds[i.nodeid]))
+        cheap = [i for i in by_reach if seen.seconds[i.nodeid] < CHEAP]
         lot = sorted(rest, key=lambda i: digest(f"{mutant.key} {i.nodeid}".encode()))
-        mixed = dict.fromkeys(i for pair in zip(quick, lot, strict=True) for i in pair)
+        mixed = dict.fromkeys([*cheap, *(i for pair in zip(by_reach, lot, strict=True) for i in pair)])
         return [*likely, *mixed]
 
 
@@ -267,13 +270,14 @@ class Asked:
     minutes: float | None
     resume: bool
     resumed: dict[str, Fate]
+    reasons: dict[str, str]
 
     def known(self, key: str, module: str, tests: str) -> Fate | None:
-        """Return an earlier fate: a kill while the module is the same, a survival while the tests are the same too."""
+        """Return an earlier fate: a kill while the module is the same; a survival if it has a reason or the tests are the same too."""
         fate = self.resumed.get(key)
-        if fate is None or fate.module_digest != module or (fate.status == "survived" and fate.tests_digest != tests):
+        if fate is None or fate.module_digest != module:
             return None
-        return fate
+        return fate if fate.status != "survived" or fate.tests_digest == tests or key in self.reasons else None
 
     def note(self, fate: Fate) -> None:
         """Keep what was found for `--resume`."""
@@ -307,6 +311,12 @@ def modules_of(target: Mapping[str, Any]) -> list[str]:
     """Return the modules of a group that hold code."""
     paths = sorted(p for pattern in target["modules"] for p in ROOT.glob(pattern))
     return [str(p.relative_to(ROOT)) for p in paths if p.stat().st_size > 200]
+
+
+def deciding() -> set[str]:
+    """Return every module that measures, decides or verifies and holds code that an operator changes."""
+    found = [p for name in ("measures", "verdict", "verify") for p in (ROOT / "atlas_schema" / name).rglob("*.py")]
+    return {str(p.relative_to(ROOT)) for p in found if p.stat().st_size > 200}
 
 
 def explained() -> dict[str, str]:
@@ -344,7 +354,7 @@ def main(argv: Sequence[str]) -> int:
         "--patience", type=float, default=30.0, help="seconds of tests after which a mutant is called a survivor"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="keep what an earlier run found, where neither module nor tests changed"
+        "--resume", action="store_true", help="keep what an earlier run found of a module that is the same"
     )
     parser.add_argument("--write", type=Path, help="page whose section to write; also writes result.json")
     options = parser.parse_args(argv)
@@ -355,7 +365,7 @@ def main(argv: Sequence[str]) -> int:
             resumed[fate.key] = fate
     elif NOTES.exists() and not options.only and options.sample is None:
         NOTES.unlink()
-    asked = Asked(options.seed, options.sample, options.patience, options.minutes, options.resume, resumed)
+    asked = Asked(options.seed, options.sample, options.patience, options.minutes, options.resume, resumed, explained())
     remember_studies()
     found: list[tuple[Mutant, Fate]] = []
     made: dict[str, Counted] = {}
@@ -395,6 +405,7 @@ def conclude(found: Sequence[tuple[Mutant, Fate]], made: Mapping[str, Counted], 
             say(f"STALE {mutant.path}:{mutant.line} is explained in survivors.toml, but was killed: {mutant.after}")
     result = {
         "date": datetime.now(UTC).date().isoformat(), "seed": options.seed, "sample": options.sample, "patience": options.patience,
+        "not_run": sorted(deciding() - {module for module, count in counts.items() if count.run}),
         "modules": {module: asdict(count) for module, count in sorted(counts.items()) if count.run},
     }  # fmt: skip
     from mutation.report import table

@@ -15,7 +15,7 @@ from benchmarks.page import write_section
 
 TESTS = Path(__file__).parents[1]
 NAME = "tests/properties/table.py"
-PROFILES = {"quick": 40, "thorough": 200}
+PROFILES = {"quick": 40, "thorough": 150}
 """Examples of a property that sets no number of its own; `conftest` registers the profiles, and a test compares them."""
 EVERY = "every case"
 

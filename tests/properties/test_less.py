@@ -4,7 +4,7 @@ Codes 0 (verified) and 1 (another verdict) are established; 3 to 6 are not. What
 becomes one of 3 to 6, and a verdict that is still told is the same. Of what a reviewer asks for the converse holds: asking
 for more never gives a later code in the order 3, 4, 5, 6, 1, 0.
 
-Rows do not change in most of these tests, so what depends on rows alone is computed once (`looked_at_once`).
+Rows do not change in most of these tests, so what depends on rows alone is computed once (`remembered`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from documents.records import measurement
 from hypothesis import given
 from hypothesis import strategies as st
 from properties.contract import THOROUGH, holds
+from properties.remembered import rows_looked_at, rows_looked_at_once
 from signing.material import envelope, key, written
 from simulator import StudySimulator
 from verify import record_defects as defects
@@ -30,14 +31,11 @@ from verify.cases import OTHER
 from verify.forging import Json, as_json, encoded, honest, reissued, study, submission, verified
 from verify.record_defects import CASES, SUPPORTED, bound, measured, told
 from verify.test_authenticity import FILES
-from verify.test_leaves import looked_at_once as looked_at_once
 
 from atlas_schema.documents.receipt import FREE_TEXT
 from atlas_schema.evidence.tables import STUDY_TABLES
-from atlas_schema.measures import summarise
 from atlas_schema.signing.statement import statement_bytes
 from atlas_schema.study.preregister import digest_of
-from atlas_schema.verify import examine
 from atlas_schema.verify.authenticity import Signed
 from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code
 from atlas_schema.verify.reading import pointer
@@ -47,8 +45,12 @@ ESTABLISHED = (Code.VERIFIED, Code.NOT_PRESERVED)
 NOTHING = (Code.INADMISSIBLE, Code.TAMPERED, Code.DIVERGED, Code.UNPROVEN)
 PRECEDENCE = (Code.INADMISSIBLE, Code.TAMPERED, Code.DIVERGED, Code.UNPROVEN, Code.NOT_PRESERVED, Code.VERIFIED)
 Path = tuple[str | int, ...]
-REAL = examine.examine, summarise.conclude
-"""The functions themselves, for tests whose rows do change."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def looked_at_once() -> Iterator[None]:
+    with rows_looked_at_once():
+        yield
 
 
 def require_no_better(before: Report, after: Report, what: object) -> None:
@@ -136,8 +138,8 @@ def whole(arm: str) -> Report:
 @holds(
     "less",
     "Any fields, elements or whole parts of any of a receipt's documents taken away: never established again.",
-    25,
-    1500,
+    15,
+    600,
 )
 @given(arm=st.sampled_from(ARMS), data=st.data())
 def test_fields_of_documents(arm: str, data: st.DataObject) -> None:
@@ -192,9 +194,7 @@ def fewer_rows(data: st.DataObject) -> tuple[str, StudySimulator]:
 )
 @given(arm=st.sampled_from(ARMS), forged=st.booleans(), data=st.data())
 def test_rows(arm: str, forged: bool, data: st.DataObject) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(examine, "examine", REAL[0])
-        patch.setattr(summarise, "conclude", REAL[1])
+    with rows_looked_at():
         what, made = fewer_rows(data)
         if forged:
             try:
@@ -268,7 +268,7 @@ WHAT = (
 
 
 @holds(
-    "less", "A reviewer who asks for more (profile, pin, seed, a higher threshold) never gets a better code.", 30, 1500
+    "less", "A reviewer who asks for more (profile, pin, seed, a higher threshold) never gets a better code.", 20, 600
 )
 @given(what=st.sampled_from(WHAT), fewer=DEMANDS, more=DEMANDS)
 def test_asking_for_more(what: str, fewer: Any, more: Any) -> None:

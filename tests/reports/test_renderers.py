@@ -7,8 +7,9 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties.contract import examples
 from simulator import COLLAPSED, StudySimulator, small
 from verify.forging import OTHER_PLAN, as_json, honest, reissued, study, verified
 
@@ -58,7 +59,7 @@ def noisy_reports(draw: st.DrawFn) -> Report:
     return report
 
 
-@settings(max_examples=150)
+@examples(80, 800)
 @given(noisy_reports())
 def test_text_holds_printable_characters_and_line_ends_only(report: Report) -> None:
     shown = text_report.render(report)
@@ -69,7 +70,7 @@ def test_text_holds_printable_characters_and_line_ends_only(report: Report) -> N
     assert "##vso[" not in shown
 
 
-@settings(max_examples=150)
+@examples(80, 800)
 @given(noisy_reports())
 def test_no_text_of_a_document_begins_a_line_that_looks_like_a_verdict(report: Report) -> None:
     usual = replace(report, usage="", fault="")
@@ -77,7 +78,7 @@ def test_no_text_of_a_document_begins_a_line_that_looks_like_a_verdict(report: R
     assert heads == []
 
 
-@settings(max_examples=150)
+@examples(80, 800)
 @given(noisy_reports())
 def test_json_holds_ascii_only_and_keeps_every_text(report: Report) -> None:
     shown = json_report.render(report)

@@ -85,7 +85,7 @@ def pilot(threshold: float, needed: float, damage: float = 0.1) -> tuple[PilotAr
     return arm, domains
 
 
-@pytest.mark.parametrize("jointly", [False, True])
+@pytest.mark.parametrize("jointly", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_a_plan_keeps_its_promise_in_studies_it_has_not_seen(jointly: bool) -> None:
     arm, domains = pilot(0.24, 0.8)
     aims = Aims(power=0.8, jointly=jointly, least_items=50, studies=60)

@@ -60,7 +60,7 @@ def _next(row: Json) -> int:
 
 @defect("R132", "A map and the one back have different condition numbers.", Code.DIVERGED)
 def one_way_condition() -> Report:
-    return forged(altered("overlap", "arm:close", "cond", lambda cond: 1.001 * cond))
+    return forged(altered("overlap", "arm:close", "cond", lambda cond: 1.1 * cond))
 
 
 @defect("R132", "A layer claims full rank, and one of its maps has less.", Code.DIVERGED)

@@ -69,12 +69,22 @@ def encoded(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
 
 
+_ENCODED: dict[int, tuple[object, bytes]] = {}
+
+
+def _encoded_once(document: object) -> bytes:
+    """Return the bytes of a document that no test changes: documents are frozen, and most submissions share them."""
+    if id(document) not in _ENCODED:
+        _ENCODED[id(document)] = (document, encoded(as_json(document)))  # kept, so that its number stays its own
+    return _ENCODED[id(document)][1]
+
+
 def submission(s: StudySimulator, receipt: Receipt | Json | bytes, **changes: Any) -> Submission:
     """Return what a reviewer would be given: the study's documents and rows with one receipt."""
     raw = receipt if isinstance(receipt, bytes) else encoded(receipt if isinstance(receipt, dict) else as_json(receipt))
     parts: dict[str, Any] = {
-        "preregistration": encoded(as_json(s.preregistration)), "run_log": encoded(as_json(s.run_log)),
-        "contract": encoded(as_json(s.contract)), "open_evidence": s.source, **changes,
+        "preregistration": _encoded_once(s.preregistration), "run_log": _encoded_once(s.run_log),
+        "contract": _encoded_once(s.contract), "open_evidence": s.source, **changes,
     }  # fmt: skip
     return Submission("receipt.json", raw, **parts)
 

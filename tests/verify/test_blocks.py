@@ -11,10 +11,11 @@ from simulator import MemorySource
 from verify import finding_defects, row_defects
 from verify.cases import CASES, row_of
 from verify.forging import honest, reissued, study, verified
+from verify.router_defects import grouped_receipt, grouped_world
 
 from atlas_schema.evidence import streaming
 from atlas_schema.evidence.columns import Rows
-from atlas_schema.evidence.source import Partition
+from atlas_schema.evidence.source import Partition, table_roots
 from atlas_schema.verify import examine
 from atlas_schema.verify.outcome import Channel, Code, Status, exit_code
 from atlas_schema.verify.verifier import Options
@@ -62,6 +63,15 @@ def test_blocks_change_nothing_of_an_honest_report(monkeypatch: pytest.MonkeyPat
     assert exit_code(in_pieces) is Code.VERIFIED
 
 
+@pytest.mark.parametrize("pieces", [False, True])
+def test_an_honest_receipt_of_a_router_with_groups_is_believed(pieces: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if pieces:
+        monkeypatch.setattr(MemorySource, "blocks", cut)
+    report = verified(grouped_world(), grouped_receipt())
+    assert exit_code(report) is Code.VERIFIED
+    assert not [p for r in report.channels.values() for p in r.problems]
+
+
 @pytest.mark.usefixtures("in_blocks")
 @pytest.mark.parametrize("at", [0, 100, -1])
 @pytest.mark.parametrize("profile", ["review", "offline"])
@@ -80,5 +90,8 @@ def test_a_row_left_out_anywhere_is_missed_under_every_profile_that_reads_rows(
 def test_one_and_two_threads_hash_the_same_rows(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examine, "processors", lambda: count)
     monkeypatch.setattr(streaming, "processors", lambda: count)
+    looked = examine.Digests(study().source())
+    examine.watch(study().source(), study().contract, study().preregistration, [looked])
+    assert looked.roots(seen=True) == table_roots(study().source())
     assert exit_code(verified(study(), honest())) is Code.VERIFIED
     assert examine.Digests(study().source()).roots(seen=False) == examine.Digests(study().source()).roots(seen=True)

@@ -357,3 +357,11 @@ def test_runs_that_lack_or_exceed_the_planned_ones_are_named_apart() -> None:
         told(lambda r: r["subjects"].append({**r["subjects"][-1], "run_id": "null:zzz"}))
         == "without none; beyond null:zzz"
     )
+
+
+def test_of_many_wrong_fields_twenty_are_named() -> None:
+    made = as_json(honest())
+    for subject in made["subjects"]:
+        subject |= {name: [] for name in subject}
+    assert sum(len(s) for s in made["subjects"]) > 20
+    assert len(verified(study(), made).channels[Channel.SCHEMA].problems) == 20

@@ -16,7 +16,7 @@ from verify.test_tolerances import A, Layer, layer
 
 from atlas_schema.evidence.columns import Column, Rows
 from atlas_schema.measures.routers import SCORE_SPACES, WEIGHT_RULES
-from atlas_schema.verify.physics import outputs
+from atlas_schema.verify.physics import native, outputs
 from atlas_schema.verify.physics.layers import KNOWN, check_digests, check_layer
 from atlas_schema.verify.physics.overlap import _check_numbers, check_overlap_ids, chosen_pairs
 from atlas_schema.verify.physics.violations import Record, Violation, first_false, first_wrong
@@ -121,7 +121,7 @@ def test_weights_and_scores_come_from_one_gate(space: str, rule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "fine"), [(1e-6, True), (0.99e-6, False), (1e6, True), (1.01e6, False), (-1.0, False)]
+    ("scale", "fine"), [(1e-6, True), (0.99e-6, False), (1e6, True), (1e6 + 1e-3, False), (-1.0, False)]
 )
 def test_the_scale_of_weights_has_bounds(scale: float, fine: bool) -> None:
     assert rules(PLAIN, weight_scale=scale) == (set() if fine else {"R020"})
@@ -143,6 +143,69 @@ def test_there_are_exactly_the_digests_that_the_layer_has_tensors_for(world: tup
         for other in ("0", "f") if name in digests else ():
             wrong = {**digests, name: "sha256:" + other * 64}
             assert rules(world, tensor_digests=json.dumps(wrong)) == {"R003"}, name
+
+
+# --- routing of a router with groups ------------------------------------------------------------------------------
+
+
+def routed(kept: int, *tokens: tuple[int, int]) -> list[tuple[str, int]]:
+    """Check routing rows of eight experts in four groups of two, whose experts are given."""
+    x = layer(*GROUPS)
+    rows = x.routing.slice(0, len(tokens))
+    rows = altered(rows, experts=np.array(tokens), competitor_out=np.array([t[0] for t in tokens]), margin=0.5, flags=0,
+                   competitor_in=7, group_margin=0.5)  # fmt: skip
+    if kept == 1:  # then the executed experts are all that are admitted, and there is no competitor
+        nobody = np.zeros(rows.n, dtype=np.bool_)
+        gone = {c: replace(rows.columns[c], valid=nobody) for c in ("competitor_in", "margin")}
+        rows = altered(replace(rows, columns={**rows.columns, **gone}), margin=0.0, competitor_in=0)
+    found = native.check_routing(rows, replace(x.facts.rule, kept_groups=kept), x.dims)
+    return [(v.rule.removeprefix("ATL-"), v.wrong) for v in found]
+
+
+def test_executed_experts_lie_in_at_most_as_many_groups_as_are_kept() -> None:
+    assert routed(2, (0, 1), (0, 2), (1, 6)) == []
+    assert routed(1, (0, 1), (2, 3), (5, 4)) == []
+    assert routed(1, (0, 1), (1, 2), (0, 6)) == [("R021", 2)]
+
+
+def test_sets_that_are_none_are_no_matter_of_groups() -> None:
+    assert routed(1, (0, 60_000), (0, 6)) == [("R006", 1)]
+    assert routed(1, (3, 3), (0, 6)) == [("R006", 1)]
+
+
+@pytest.mark.parametrize("margin", [0.0, -1e-9])
+def test_a_group_margin_is_not_negative(margin: float) -> None:
+    x = layer(*GROUPS)
+    found = native.check_routing(altered(x.routing, group_margin=margin), x.facts.rule, x.dims)
+    assert [v.rule for v in found] == ([] if margin == 0 else ["ATL-R021"])
+
+
+def test_a_state_that_moved_either_way_moved() -> None:
+    x = layer(*PLAIN)
+    z = x.state["z"].astype(np.float64)
+    for by in (-1e-6, 1e-6):
+        moved = z.copy()
+        moved[2, 1] += by
+        assert native.check_moved(altered(x.state, z=moved), altered(x.state, z=z))
+    assert not native.check_moved(x.state, x.state)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fine"),
+    [
+        ({"flags": 8}, False), ({"flags": 7}, False), ({"flags": 4}, True), ({"margin": 0.0, "flags": 3}, True), ({"margin": 0.0}, False),
+        ({"margin": 0.0, "flags": 1}, True), ({"margin": 0.0, "flags": 2}, True), ({"margin": 0.0, "flags": 4}, False),
+        ({"margin": -1e-9}, False), ({"competitor_out": 5}, False), ({"competitor_in": 1}, False), ({"competitor_in": 6}, False),
+        ({"competitor_in": 5}, True), ({"experts": np.array([[1, 0]])}, True), ({"experts": np.array([[0, 6]])}, False),
+        ({"experts": np.array([[0, 0]])}, False), ({"experts": np.array([[0, 5]])}, True),
+    ],
+)  # fmt: skip
+def test_a_routing_row_is_held_to_itself(changes: dict[str, Any], fine: bool) -> None:
+    """Six experts, two active; 0 and 1 were executed, 0 is the lower, 3 the competitor."""
+    x = layer(*PLAIN)
+    usual = {"experts": np.array([[0, 1]]), "competitor_out": 0, "competitor_in": 3, "margin": 0.5, "flags": 0}
+    row = altered(x.routing.slice(0, 1), **{**usual, **changes})
+    assert {v.rule for v in native.check_routing(row, x.facts.rule, x.dims)} == (set() if fine else {"ATL-R006"})
 
 
 # --- digests between runs -----------------------------------------------------------------------------------------

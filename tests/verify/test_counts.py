@@ -113,3 +113,7 @@ def test_a_table_left_out_of_the_receipt_hides_no_other() -> None:
         ("ATL-B001", ("evidence", "tables")), ("ATL-B002", (2, "rows")), ("ATL-B003", (3, "root")),
     ]  # fmt: skip
     assert result.checked == result.total == len(tables) + 1
+    assert result.unit == "tables"
+    beside_files = ChannelResult(Channel.BINDING, unit="tables and files")
+    check_binding(honest(), table_roots(study().source()), beside_files)
+    assert (beside_files.unit, beside_files.problems) == ("tables and files", [])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties.contract import examples
 
 from atlas_schema.reports import json as json_report
 from atlas_schema.reports import text as text_report
@@ -87,14 +88,14 @@ def holding(report: Report) -> set[int]:
     return held
 
 
-@settings(max_examples=300)
+@examples(150, 2000)
 @given(reports())
 def test_the_code_is_the_first_that_holds(report: Report) -> None:
     held = holding(report)
     assert int(exit_code(report)) == next(code for code in PRECEDENCE if code in held)
 
 
-@settings(max_examples=300)
+@examples(150, 2000)
 @given(reports())
 def test_both_formats_give_the_same_code(report: Report) -> None:
     loaded = json.loads(json_report.render(report))
@@ -104,7 +105,7 @@ def test_both_formats_give_the_same_code(report: Report) -> None:
     assert first.startswith(f"{headline(report)} ({int(exit_code(report))}) ")
 
 
-@settings(max_examples=300)
+@examples(150, 2000)
 @given(reports(clean=True))
 def test_green_means_that_every_required_channel_passed(report: Report) -> None:
     if exit_code(report) is Code.VERIFIED:
@@ -113,7 +114,7 @@ def test_green_means_that_every_required_channel_passed(report: Report) -> None:
         assert not report.decides or report.verdict == report.require == (report.claim or report.require)
 
 
-@settings(max_examples=300)
+@examples(150, 2000)
 @given(reports())
 def test_consistent_and_verified_are_different_words(report: Report) -> None:
     word = headline(report)

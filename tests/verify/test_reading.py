@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from properties.contract import examples
 
 from atlas_schema.errors import DocumentError
 from atlas_schema.limits import LIMITS
@@ -198,14 +199,14 @@ def test_members_are_counted_before_anything_is_built() -> None:
 # --- properties ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200)
+@examples(80, 1000)
 @given(documents, st.sampled_from([None, 2]), st.booleans())
 def test_what_was_written_is_read(value: Any, indent: int | None, ascii_only: bool) -> None:
     raw = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
     assert read_json(raw) == value
 
 
-@settings(max_examples=200)
+@examples(80, 1000)
 @given(st.binary(max_size=300))
 @example(b"")
 @example(b"[" * 100)
@@ -219,7 +220,7 @@ def test_arbitrary_bytes_give_a_value_or_a_document_error(raw: bytes) -> None:
     assert read_json(json.dumps(value, allow_nan=False).encode()) == value
 
 
-@settings(max_examples=200)
+@examples(80, 1000)
 @given(st.text(st.sampled_from('{}[]":,\\0123456789.eE+-tfnrueals u\n\ud800'), max_size=60))
 def test_arbitrary_json_like_text_gives_a_value_or_a_document_error(text: str) -> None:
     raw = text.encode("utf-8", "surrogatepass")
@@ -230,7 +231,7 @@ def test_arbitrary_json_like_text_gives_a_value_or_a_document_error(text: str) -
     assert value == json.loads(raw)
 
 
-@settings(max_examples=200)
+@examples(80, 1000)
 @given(st.data(), documents, st.binary(max_size=3))
 def test_damaged_documents_give_a_value_or_a_document_error(data: st.DataObject, value: Any, noise: bytes) -> None:
     raw = json.dumps(value).encode()
@@ -282,7 +283,7 @@ def paths(value: Any) -> st.SearchStrategy[tuple[str | int, ...]]:
     return st.sampled_from(found)
 
 
-@settings(max_examples=200)
+@examples(80, 1000)
 @given(st.data(), documents, st.sampled_from(["", " ", "\n", "\n  ", "\r\n\t"]))
 def test_positions_are_those_of_an_independent_writer(data: st.DataObject, value: Any, space: str) -> None:
     out: list[str] = [space]

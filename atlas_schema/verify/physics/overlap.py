@@ -96,8 +96,12 @@ def _check_numbers(
                                relative * base["drift_den"])  # fmt: skip
 
 
-MAPPED = 1e-6
-"""Relative error admitted to a condition number; those of real maps to and fro agree within 1e-12."""
+MAPPED = (1e-2, 1e-6)
+"""Relative error admitted to a condition number: a part for all, and one times its square.
+
+Eigenvalues of whitened projections lose what the square of the projections' own condition number says, which is bounded by
+the rule for ranks and not stored. Those of the fixtures agree to and fro within 1e-12.
+"""
 
 
 def _check_returns(overlap: Rows) -> list[Violation]:
@@ -111,7 +115,8 @@ def _check_returns(overlap: Rows) -> list[Violation]:
     listed, cond = key[at] == back, overlap["cond"]
     found = first_false("ATL-R132", "a map and the one back have other ranks", overlap,
                         ~listed | (overlap["rank"] == overlap["rank"][at]), overlap["rank"], overlap["rank"][at])  # fmt: skip
-    fits = ~listed | (np.abs(cond - cond[at]) <= MAPPED * np.maximum(cond, cond[at]))
+    larger = np.maximum(cond, cond[at])
+    fits = ~listed | (np.abs(cond - cond[at]) <= (MAPPED[0] + MAPPED[1] * larger**2) * larger)
     return found + first_false(
         "ATL-R132", "a map and the one back have other condition numbers", overlap, fits, cond, cond[at]
     )
