@@ -242,9 +242,14 @@ def run_log_alone() -> Report:
     return verified(study(), as_json(study().run_log), OFFLINE)
 
 
-@case("The pre-registration by itself, under a contract that is not built in.", Code.UNPROVEN, "C001")
+@case("The pre-registration by itself, with its contract.")
 def preregistration_alone() -> Report:
     return verified(study(), as_json(study().preregistration), OFFLINE)
+
+
+@case("The pre-registration by itself, under a contract that is neither built in nor given.", Code.UNPROVEN, "C001")
+def preregistration_without_contract() -> Report:
+    return verified(study(), as_json(study().preregistration), OFFLINE, contract=None)
 
 
 @case("A contract stands where a receipt was asked for.", Code.UNPROVEN)

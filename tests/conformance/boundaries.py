@@ -12,7 +12,7 @@ from conformance.own import case
 from simulator import StudySimulator
 from verify.cases import altered, forged
 from verify.finding_defects import edge
-from verify.forging import as_json, encoded, honest, study, verified
+from verify.forging import Json, as_json, encoded, honest, mapped, study, verified
 
 from atlas_schema.measures.summarise import summarise
 from atlas_schema.study.issue import build_receipt
@@ -92,7 +92,14 @@ def created_outside() -> Report:
 
 
 def _conditioned(value: float) -> StudySimulator:
-    return altered("overlap", "arm:close", "cond", lambda _: value)
+    """Change the condition number of one map and of the one back."""
+    first = next(r for r in study().rows("overlap") if r["run_id"] == "arm:close")
+    pair = {first["expert_a"], first["expert_b"]}
+
+    def change(row: Json) -> Json | None:
+        return {"cond": value} if row["run_id"] == "arm:close" and {row["expert_a"], row["expert_b"]} == pair else None
+
+    return mapped(study(), "overlap", change)
 
 
 @case("A condition number is below one by what rounding may do, half a millionth.")
