@@ -146,6 +146,27 @@ def test_a_verification_before_the_issue_is_none_of_the_document() -> None:
     assert fidelity(log_of(grown(steps, "verify", "Lab C", inputs=two)), WORKS["two"]).tier == "A"
 
 
+def test_a_run_that_names_no_process_counts_for_what_is_issued_after_it() -> None:
+    """Before the mend, whoever cut the late run off raised the first document from B to A."""
+
+    def put(steps: tuple[Step, ...], name: Any, inputs: dict[str, str], outputs: dict[str, str]) -> tuple[Step, ...]:
+        made = next_step(steps, step=name, actor=MAY[name][0], inputs=inputs, outputs=outputs, tool="tests",  # type: ignore[index]
+                         time=f"2026-01-01T00:{len(steps):02d}:00Z")  # fmt: skip
+        return (*steps, made)
+
+    one, two, some = {"document": WORKS["one"]}, {"document": WORKS["two"]}, {"made": digest_bytes(b"made")}
+    steps = put(put(put((), "declare", {}, some), "stimulus", {}, PROMPTS), "read0", {}, some)
+    steps = put(steps, "extract", {**PROMPTS, **party("Lab A"), "process": digest_bytes(b"1")}, some)
+    steps = put(put(steps, "read1", {}, some), "issue", party("Lab A"), one)
+    good = put(put(steps, "verify", {**party("Lab B"), **one}, some), "judge", one, some)
+    late = put(good, "extract", {**PROMPTS, **party("Lab A")}, some)
+    again = put(
+        put(put(late, "issue", party("Lab A"), two), "verify", {**party("Lab B"), **two}, some), "judge", two, some
+    )
+    assert [fidelity(log_of(x), WORKS["one"]).tier for x in (good, late, again)] == ["A", "A", "A"]
+    assert fidelity(log_of(again), WORKS["two"]).lacking == ("isolation is not shown: a run names no process",)
+
+
 def test_a_document_that_was_issued_before_any_run_has_no_tier() -> None:
     steps: tuple[Step, ...] = ()
     for name in ("declare", "stimulus", "read0", "issue", "extract"):
