@@ -53,8 +53,13 @@ def table(result: Mapping[str, Any]) -> str:
         f"`make mutants`, {result['date']}, seed {result['seed']}: {total['run']:,} mutants run, {total['killed'] + total['timeouts']:,} "
         "noticed, "
         f"{score(total)} (exact binomial 95 % interval {low:.1%} to {high:.1%}, as if each were drawn by itself). "
-        f"{which}\n\n{how}\n\n" + "\n".join(lines)
+        f"{which}\n\n{how}\n\n" + "\n".join(lines) + opened(result["open"])
     )
+
+
+def opened(found: list[str]) -> str:
+    """Return what survived and has no reason yet, a line each."""
+    return "\n\nWithout a reason yet:\n\n" + "\n".join(f"- `{line}`" for line in found) if found else ""
 
 
 def short(path: str) -> str:

@@ -237,8 +237,8 @@ class Group:
 def rules_in(source: str, line: int) -> list[str]:
     """Return the rules that are named nearest to a line, and then those of the function around it."""
     span = function_lines(source, line)
-    named = [(abs(n - line), rule) for n in span for rule in re.findall(r"ATL-[A-Z]\d{3}", source.splitlines()[n - 1])]
-    return list(dict.fromkeys(rule for _, rule in sorted(named)))
+    named = [(abs(n - line), rule) for n in span for rule in re.findall(r"\b[A-Z]\d{3}\b", source.splitlines()[n - 1])]
+    return list(dict.fromkeys(f"ATL-{rule}" for _, rule in sorted(named)))
 
 
 @functools.cache
@@ -422,6 +422,7 @@ def conclude(found: Sequence[tuple[Mutant, Fate]], made: Mapping[str, Counted], 
     result = {
         "date": datetime.now(UTC).date().isoformat(), "seed": options.seed, "sample": options.sample, "patience": options.patience,
         "not_run": sorted(deciding() - {module for module, count in counts.items() if count.run}),
+        "open": [f"{m.path} {m.function}: {m.before} → {m.after}" for m in unexplained],
         "modules": {module: asdict(count) for module, count in sorted(counts.items()) if count.run},
     }  # fmt: skip
     from mutation.report import table

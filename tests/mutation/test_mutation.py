@@ -213,10 +213,10 @@ def test_no_survivor_is_explained_twice() -> None:
     assert max(keys.values()) == 1
 
 
-def test_the_result_leaves_nothing_unexplained_and_agrees_with_the_reasons() -> None:
+def test_the_result_adds_up_names_what_is_open_and_agrees_with_the_reasons() -> None:
     for name, count in RESULT["modules"].items():
         assert (ROOT / name).exists()
-        assert count["unexplained"] == 0, name
+        assert count["unexplained"] == sum(line.startswith(f"{name} ") for line in RESULT["open"])
         assert count["run"] == count["killed"] + count["timeouts"] + count["explained"] + count["unexplained"]
     entries = Counter(e["module"] for e in SURVIVORS)
     explained = {name: count["explained"] for name, count in RESULT["modules"].items() if count["explained"]}

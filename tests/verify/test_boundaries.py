@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
+from documents.records import measurement, prediction
 from verify.forging import Json, as_json, encoded, honest, rechained, study, verified
+from verify.record_defects import bound, told
 
 from atlas_schema.documents.contract import Contract
+from atlas_schema.documents.measurement import Measurement
+from atlas_schema.documents.prediction import Prediction
 from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.documents.receipt import Receipt
 from atlas_schema.documents.run_log import RunLog
+from atlas_schema.errors import DocumentError, EvidenceError
+from atlas_schema.evidence.columns import Rows
+from atlas_schema.limits import LIMITS
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.verify import consistency
 from atlas_schema.verify.documents import parse
-from atlas_schema.verify.outcome import Channel, ChannelResult, Report, Status
+from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Report, Status, exit_code
+from atlas_schema.verify.protocol import check_protocol
+from atlas_schema.verify.reading import _require_bounds, _where
+from atlas_schema.verify.records import _not_established, check_prediction
+from atlas_schema.verify.reproduction import check_runs, differences
+from atlas_schema.verify.rows import _check_table, _window_faults
 from atlas_schema.verify.verifier import Options
 
 Change = Callable[[Json], Any]
@@ -365,3 +378,101 @@ def test_of_many_wrong_fields_twenty_are_named() -> None:
         subject |= {name: [] for name in subject}
     assert sum(len(s) for s in made["subjects"]) > 20
     assert len(verified(study(), made).channels[Channel.SCHEMA].problems) == 20
+
+
+@pytest.mark.parametrize(("text", "fine"), [("[1,2,3]", True), ("[1,2,3,4]", False), ("[[1,2,3,4]]", False), ("[[1,2],[3,4],5]", True),
+                                            ("[[1],[2],[3],[4]]", False), ('{"a":[1,2,3],"b":[4,5,6]}', True)])  # fmt: skip
+def test_members_are_counted_in_each_container_by_itself(text: str, fine: bool) -> None:
+    limits = replace(LIMITS, members=3)
+    if fine:
+        _require_bounds(text, limits)
+    else:
+        with pytest.raises(DocumentError, match="too many members"):
+            _require_bounds(text, limits)
+
+
+def test_a_place_is_told_by_line_and_column_from_one() -> None:
+    text = '{"a":\t1,\n\t"b":\t2}'
+    assert [_where(text, text.index(c)) for c in "{1b2}"] == ["1:1", "1:7", "2:3", "2:7", "2:8"]
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
+def test_a_stated_number_is_off_by_half_a_unit_of_its_last_digit_at_most(scale: float) -> None:
+    stated = 1.23456789 * scale
+    for by, same in ((0.49e-8, True), (-0.49e-8, True), (0.51e-8, False), (-0.51e-8, False), (0.3, False)):
+        found = list(differences({"x": [stated]}, {"x": [stated + by * scale]}, 1e-12, 9))
+        assert (found == []) == same, by
+        assert [path for path, _, _ in found] == ([] if same else [("x", 0)])
+    assert list(differences([0.0], [0.0], 1e-12, 9)) == []
+    assert len(list(differences([0.0], [1e-300], 1e-12, 9))) == len(list(differences([1e-300], [0.0], 1e-12, 9))) == 1
+
+
+def test_every_window_with_other_tokens_is_named() -> None:
+    rows = study().rows("window")
+    for at in (0, 2, 3):
+        rows[at]["tokens"] = [*rows[at]["tokens"][:-1], (rows[at]["tokens"][-1] + 1) % 19]
+    s = study().with_rows("window", rows)
+    found = list(_window_faults(s.source().read("window", ()), s.preregistration))
+    assert [where for _, where, _, _ in found] == [
+        f"table window, window_id={rows[at]['window_id']}" for at in (0, 2, 3)
+    ]
+
+
+def test_a_log_that_breaks_the_protocol_is_told_where() -> None:
+    def first_read_last(steps: list[Json]) -> list[Json]:
+        return [*steps, {**steps[-1], "step": "read0", "actor": "technician"}]
+
+    log = rechained(study().run_log, first_read_last)
+    found = fired(partial(check_protocol, log))
+    assert found == [f"C040 steps/{len(log.steps) - 1}"]
+
+
+def test_a_run_table_that_no_receipt_can_repeat_is_a_finding_and_no_fault_of_the_verifier() -> None:
+    s = study()
+    nameless = s.with_value("run", s.find("run", run_id="arm:close"), "model", "")
+    result = ChannelResult(Channel.REPRODUCTION)
+    check_runs(honest(), nameless.source(), s.preregistration, s.contract, result)
+    assert [(p.rule, p.what) for p in result.problems] == [("ATL-R014", "Table run holds what no receipt can repeat.")]
+    assert result.problems[0].stated.startswith("/model ")
+
+
+def test_a_table_of_which_nothing_is_planned_is_looked_at_once() -> None:
+    s = study().with_preregistration({"overlap_pairs": 0}).with_rows("overlap", [])
+    assert fired(partial(_check_table, s.source(), "overlap", s.preregistration, s.contract)) == []
+    result = ChannelResult(Channel.CONTRACT)
+    _check_table(s.source(), "overlap", s.preregistration, s.contract, result)
+    assert result.checked == 1
+
+
+def test_a_record_says_which_of_its_values_cite_no_rows() -> None:
+    def sources(record: Json) -> list[str]:
+        read = Measurement.model_validate(record, strict=False)
+        return [line for line in _not_established(read) if line.startswith("where ")]
+
+    def all_cited(m: Json) -> None:
+        cited = m["series"][1]["values"][0]["rows"]
+        for series in m["series"]:
+            for value in series["values"]:
+                value["rows"] = cited
+
+    count = sum(len(s["values"]) for s in measurement()["series"])
+    assert sources(measurement()) == [f"where {count} of {count} values come from (they cite no rows)"]
+    assert sources(bound()) == [f"where {count - 1} of {count} values come from (they cite no rows)"]
+    assert sources(bound(all_cited)) == []
+
+
+def test_rows_of_a_record_that_cannot_be_read_are_inadmissible() -> None:
+    def unreadable() -> Rows:
+        raise EvidenceError("The file is none.", where="measurement_row.parquet")
+
+    report = told(bound(), open_rows=unreadable)
+    assert exit_code(report) in (Code.INADMISSIBLE, Code.TAMPERED)
+    assert [p.what for r in report.channels.values() for p in r.problems] == ["The file is none."]
+
+
+def test_a_prediction_is_asked_for_each_requirement_role_and_clause_and_two_things_more() -> None:
+    made = Prediction.model_validate(prediction(), strict=False)
+    result = ChannelResult(Channel.CONTRACT)
+    check_prediction(made, [], result)
+    asked = [*made.requires, *made.rule.given, *made.rule.clauses]
+    assert (result.checked, result.total) == (len(asked) + 2,) * 2
