@@ -30,9 +30,7 @@ class Limits:
     pages: int = _bound(262_144, "pages", "one Parquet file")
     group_rows: int = _bound(8 * 2**20, "rows", "one Parquet row group; one run and layer")
     row_group_bytes: int = _bound(2**30, "bytes", "decoded size of one Parquet row group; of one run and layer")
-    pieces: int = _bound(
-        131_072, "pieces", "runs and layers of one table, in every row group anew; windows of one row group"
-    )
+    pieces: int = _bound(131_072, "pieces", "runs and layers of one table, in every row group anew")
     block_bytes: int = _bound(
         2 * 2**30, "bytes", "decoded rows of all runs that lie side by side, read windows by windows"
     )

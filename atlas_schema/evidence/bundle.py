@@ -179,18 +179,19 @@ class ParquetBundle:
 
 def _require_few(found: int, where: str, most: int) -> None:
     if found > most:
-        raise EvidenceError("The keys of a table name more runs, layers or windows than the limits allow.", where=where,
+        raise EvidenceError("The keys of a table name more runs and layers than the limits allow.", where=where,
                             expected=f"at most {most}", found=f"{found} or more", rule="ATL-A021")  # fmt: skip
 
 
 def _split(table: str, spec: TableSpec, group: int, keys: pa.Table, most: int) -> Iterator[tuple[Partition, _Piece]]:
-    """Yield the partitions of a row group from its key columns, ``most`` of them and of its windows."""
+    """Yield the partitions of a row group from its key columns, at most ``most``."""
     if keys.num_rows == 0:
         return
     columns = [_coded(table, spec, keys.column(name), most) for name in spec.partition]
-    windows, texts = (
-        _coded(table, spec, keys.column("window_id"), most) if "window_id" in keys.column_names else (None, [])
-    )
+    windows: Array | None = None
+    texts: list[str] = []
+    if "window_id" in keys.column_names:
+        windows, texts = _coded(table, spec, keys.column("window_id"), max(most, keys.num_rows))
     number, sizes = np.zeros(keys.num_rows, dtype=np.int64), 1
     for codes, known in columns:
         number, sizes = number * len(known) + codes, sizes * len(known)
