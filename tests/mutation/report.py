@@ -7,7 +7,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-COLUMNS = ("places", "run", "killed", "timeouts", "explained", "unexplained")
+COLUMNS = ("places", "run", "killed", "timeouts", "explained", "unexplained", "first")
 RULES = (
     "type annotations", "docstrings", "`__all__`", "formatted texts of messages",
     "equality replaced by identity or back, which interning makes the same and the linter refuses beside a literal",
@@ -41,20 +41,28 @@ def table(result: Mapping[str, Any]) -> str:
         "for a survivor without a reason, and names reasons whose mutant was noticed."
     )
     lines = [
-        "| module | places | mutants run | killed | by time limit | survived, explained | survived, unexplained | noticed |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| module | places | mutants run | killed | by time limit | survived, explained | survived, unexplained "
+        "| noticed when first met | noticed now |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
         *(row(f"`{short(name)}`", count) for name, count in modules.items()),
         row("all", total),
     ]
     left = [f"`{short(name)}`" for name in result["not_run"]]
     if left:
         how += f" Not run, so nothing is said of them: {', '.join(left)}."
-    return (
-        f"`make mutants`, {result['date']}, seed {result['seed']}: {total['run']:,} mutants run, {total['killed'] + total['timeouts']:,} "
-        "noticed, "
-        f"{score(total)} (exact binomial 95 % interval {low:.1%} to {high:.1%}, as if each were drawn by itself). "
-        f"{which}\n\n{how}\n\n" + "\n".join(lines) + opened(result["open"])
-    )
+    noticed = total["killed"] + total["timeouts"]
+    head = f"`{result['command']}`, {result['date']}, seed {result['seed']}: {total['run']:,} mutants run. "
+    if total["first"] == noticed:
+        head += f"Noticed: {noticed:,}, {score(total)} (exact binomial 95 % interval {low:.1%} to {high:.1%}). "
+    else:
+        head += (
+            f"When first met, {total['first']:,} were noticed, {total['first'] / total['run']:.1%} (exact binomial 95 % interval {low:.1%} to "
+            f"{high:.1%}, as if each were drawn by itself). Tests were then written for what had survived, and the run was resumed: now "
+            f"{noticed:,} are noticed, {score(total)}. That second share has no interval: it was reached on these very mutants and says "
+            "nothing of those that were not run; the first is the better guess at them, and a rough one, since tests grew while mutants "
+            "were met and some survived at first only for want of time. "
+        )
+    return f"{head}{which}\n\n{how}\n\n" + "\n".join(lines) + opened(result["open"])
 
 
 def opened(found: list[str]) -> str:
@@ -75,6 +83,6 @@ def score(count: Mapping[str, int]) -> str:
 
 
 def interval(count: Mapping[str, int]) -> tuple[float, float]:
-    """Return the exact (Clopper-Pearson) 95 % interval of the share noticed, as if every mutant were drawn independently."""
-    found = binomtest(count["killed"] + count["timeouts"], count["run"]).proportion_ci(0.95, method="exact")
+    """Return the exact (Clopper-Pearson) 95 % interval of the share noticed when first met, as if each were drawn independently."""
+    found = binomtest(count["first"], count["run"]).proportion_ci(0.95, method="exact")
     return float(found.low), float(found.high)

@@ -68,6 +68,7 @@ class Counted:
     timeouts: int = 0
     explained: int = 0
     unexplained: int = 0
+    first: int = 0  # noticed when first met, before any test was written for it
 
 
 @dataclass(slots=True)
@@ -317,6 +318,15 @@ def modules_of(target: Mapping[str, Any]) -> list[str]:
     return [str(p.relative_to(ROOT)) for p in paths if p.stat().st_size > 200]
 
 
+def first_met() -> dict[str, str]:
+    """Return what became of every mutant when it was first run; later runs may have met tests that were written for it."""
+    found: dict[str, str] = {}
+    for line in NOTES.read_text(encoding="utf-8").splitlines() if NOTES.exists() else ():
+        fate = Fate(**json.loads(line))
+        found.setdefault(fate.key, fate.status)
+    return found
+
+
 def deciding() -> set[str]:
     """Return every module that measures, decides or verifies and holds code that an operator changes."""
     found = [p for name in ("measures", "verdict", "verify") for p in (ROOT / "atlas_schema" / name).rglob("*.py")]
@@ -399,11 +409,12 @@ def main(argv: Sequence[str]) -> int:
 
 def conclude(found: Sequence[tuple[Mutant, Fate]], made: Mapping[str, Counted], options: argparse.Namespace) -> int:
     """Count by module, say what is unexplained or stale, write what was asked for; return the exit code."""
-    reasons = explained()
+    reasons, met = explained(), first_met()
     counts = dict(made)
     unexplained = []
     for mutant, fate in found:
         count = counts[mutant.path]
+        count.first += met.get(mutant.key, fate.status) != "survived"
         count.killed += fate.status == "killed"
         count.timeouts += fate.status == "timeout"
         if fate.status == "survived":
@@ -420,6 +431,7 @@ def conclude(found: Sequence[tuple[Mutant, Fate]], made: Mapping[str, Counted], 
         if mutant.key in reasons and mutant.key not in survived:
             say(f"STALE {mutant.path}:{mutant.line} is explained in survivors.toml, but was killed: {mutant.after}")
     result = {
+        "command": " ".join(["tests/mutation/run.py", *(f"--{n}" for n in ("resume", "again") if getattr(options, n))]),
         "date": datetime.now(UTC).date().isoformat(), "seed": options.seed, "sample": options.sample, "patience": options.patience,
         "not_run": sorted(deciding() - {module for module, count in counts.items() if count.run}),
         "open": [f"{m.path} {m.function}: {m.before} → {m.after}" for m in unexplained],

@@ -476,3 +476,13 @@ def test_a_prediction_is_asked_for_each_requirement_role_and_clause_and_two_thin
     check_prediction(made, [], result)
     asked = [*made.requires, *made.rule.given, *made.rule.clauses]
     assert (result.checked, result.total) == (len(asked) + 2,) * 2
+
+
+def test_every_window_too_short_for_its_positions_is_named() -> None:
+    s = study()
+    late = s.preregistration.model_copy(update={"first_allowed_position": 5})
+    found = list(_window_faults(s.source().read("window", ()), late))
+    short = [w.window_id for w in late.windows if w.n_tokens < 5 + late.positions_per_window]
+    named = [where.partition("window_id=")[2] for what, where, _, _ in found if "too short" in what]
+    assert len(short) > 1
+    assert named == short
