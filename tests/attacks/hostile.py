@@ -20,8 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
-from attacks.inputs import INPUTS, RECEIPT, Input, prepared, template  # noqa: E402
+from attacks.inputs import INPUTS, MEMORY, RECEIPT, WIDE, Input, prepared, template  # noqa: E402
 
+from atlas_schema.limits import LIMITS  # noqa: E402
 from atlas_schema.verify.outcome import Code  # noqa: E402
 from benchmarks.page import write_section  # noqa: E402
 
@@ -125,9 +126,18 @@ def table(found: dict[str, Cost], honest: Cost, worst: int = 12) -> str:
     counted = ", ".join(f"{len(names)} {part}" for part, names in parts.items() if names)
     bad = [f"- {name}: {wrong(INPUTS[name], cost)}" for name, cost in found.items() if wrong(INPUTS[name], cost)]
     said = f"{len(found)} inputs ({counted}), {len(bad)} beyond a bound or answered otherwise than documented."
+    bounds = (f"Bounds, for the whole command: {SECONDS:.0f} s of processor time and {MEMORY / 2**30:.0f} GiB; "
+              f"{LIMITS.worker_memory / 2**30:.0f} GiB with a DuckDB file, {WIDE / 2**30:.0f} GiB where wide rows are decoded.")  # fmt: skip
     longest, largest = max(c.processor for c in found.values()), max(c.memory for c in found.values())
     return "\n".join(
-        [said, f"The dearest took {longest:.1f} s of processor time and {largest / 2**20:,.0f} MiB.", *bad, "", *lines]
+        [
+            said,
+            bounds,
+            f"The dearest took {longest:.1f} s of processor time and {largest / 2**20:,.0f} MiB.",
+            *bad,
+            "",
+            *lines,
+        ]
     )
 
 

@@ -389,7 +389,7 @@ def database(folder: Path, *statements: str) -> list[str]:
 
 
 def _database(name: str, *statements: str) -> None:
-    hostile("database", f"DuckDB: {name}")(lambda folder: database(folder, *statements))
+    hostile("database", f"DuckDB: {name}", memory=LIMITS.worker_memory)(lambda folder: database(folder, *statements))
 
 
 for _name in ("a macro shadows a built-in", "a view reads files", "a generated column", "a default with a function"):
@@ -403,7 +403,7 @@ _database("a text of 256 MiB in one row",
 _database("20,000,000 rows", "INSERT INTO task SELECT 'arm:x', 'i' || range, 1 FROM range(20000000)")
 
 
-@hostile("database", "DuckDB: noise under a header that is right")
+@hostile("database", "DuckDB: noise under a header that is right", memory=LIMITS.worker_memory)
 def noise(folder: Path) -> list[str]:
     arguments = database(folder)
     path = Path(arguments[1])
