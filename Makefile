@@ -79,7 +79,7 @@ hostile: $(VENV)/installed  ## give the worst inputs to atlas-verify and measure
 
 fuzz: $(VENV)/installed  ## fuzz readers, digests and "change anything, must not verify": SECONDS=60 each
 	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[fuzz]"
-	$(VENV)/bin/python tests/fuzz/run.py $(or $(SECONDS),60)
+	$(VENV)/bin/python tests/fuzz/run.py $(or $(SECONDS),60) --write docs/attacks.md
 
 mutants: $(VENV)/installed  ## mutate what decides and count what the tests notice, into docs/attacks.md: MINUTES=15 for each of four groups of modules
 	$(VENV)/bin/python tests/mutation/run.py --minutes $(or $(MINUTES),15) --write docs/attacks.md

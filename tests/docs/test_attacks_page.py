@@ -27,8 +27,14 @@ def rows() -> list[tuple[str, str]]:
 
 def made_by(command: str) -> str:
     """Return the section that a target of the Makefile writes."""
-    recipe = re.split(rf"^{command}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)[1].split("\n\n")[0]
-    found = [name for name in SECTIONS if name in recipe or name.removeprefix("tests/").removesuffix(".py").replace("/", ".") in recipe]
+    recipe = re.split(rf"^{command}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)[1].split(
+        "\n\n"
+    )[0]
+    found = [
+        name
+        for name in SECTIONS
+        if name in recipe or name.removeprefix("tests/").removesuffix(".py").replace("/", ".") in recipe
+    ]
     assert len(found) == 1, command
     return section(PAGE, found[0])
 
