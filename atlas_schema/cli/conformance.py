@@ -47,8 +47,10 @@ def conformance_run(
             raise UsageError("--without has an unknown value.", found=value, expected=", ".join(ABILITIES))
     if report not in ("text", "json"):
         raise UsageError("--report has an unknown value.", found=report, expected="text, json")
+    cases, left_out = read_corpus(
+        corpus, case, frozenset(without or ())
+    )  # first: who lacks the corpus learns where it is
     command = command_of(verifier)
-    cases, left_out = read_corpus(corpus, case, frozenset(without or ()))
     text = report == "text"
     results = drive(cases, command, code_only=exit_code_only, seconds=timeout, jobs=jobs,
                     told=lambda result: _tell(result, corpus) if text else None)  # fmt: skip

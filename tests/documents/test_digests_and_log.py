@@ -93,7 +93,9 @@ def test_a_document_has_one_digest_however_it_was_read(kind: str, tmp_path: Path
 def test_an_unfit_document_is_refused_with_its_place(text: str, tmp_path: Path) -> None:
     path = tmp_path / "contract.json"
     path.write_text(text)
-    with pytest.raises(DocumentError, match="declared shape") as caught:
+    with pytest.raises(
+        DocumentError, match="declared shape" if text.endswith(("]", "l", "}")) else "not JSON"
+    ) as caught:
         read_document(path, MODELS["contract"], "contract")
     assert str(path) in caught.value.where
     with pytest.raises(UsageError, match="cannot be read"):

@@ -256,7 +256,7 @@ def of_output(target: int, **values: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("nll", "entropy", "hit"), [(0.0, 0.0, True), (0.3, 0.5, True), (0.5, 0.5, True), (2.0, 1.0, False)]
+    ("nll", "entropy", "hit"), [(0.0, 0.0, True), (0.3, 0.6, True), (0.5, 0.7, True), (2.0, 1.0, False)]
 )
 def test_losses_and_entropies_that_fit_are_believed(nll: float, entropy: float, hit: bool) -> None:
     assert of_output(7, nll=nll, entropy=entropy, top1=7 if hit else 6) == []
@@ -265,13 +265,22 @@ def test_losses_and_entropies_that_fit_are_believed(nll: float, entropy: float, 
 def test_losses_entropies_and_most_likely_tokens_fit_each_other_at_their_bounds() -> None:
     assert [x[:4] for x in of_output(7, nll=-1e-9, entropy=0.5, top1=7)] == ["R012"]
     assert [x[:4] for x in of_output(7, nll=0.1, entropy=-1e-9, top1=6)] == ["R012", "R028"]
-    for entropy in (0.1, 3.0):  # the larger side sets the slack
+    for entropy in (math.log(2) - 1e-5, 3.0):  # the larger side sets the slack
         least = math.log(2) - 1e-6 - 2.0**-18 * max(math.log(2), entropy)
         assert of_output(7, nll=least + 1e-8, entropy=entropy, top1=6) == []
         assert len(of_output(7, nll=least - 1e-7, entropy=entropy, top1=6)) == 1
     most = (2.0 + 1e-6) / (1 - 2.0**-18)
     assert of_output(7, nll=most - 1e-8, entropy=2.0, top1=7) == []
     assert len(of_output(7, nll=most + 1e-7, entropy=2.0, top1=7)) == 1
+
+
+@pytest.mark.parametrize("nll", [0.1, 0.3, 0.6])
+def test_an_entropy_is_at_least_that_of_a_token_and_all_others(nll: float) -> None:
+    p = math.exp(-nll)
+    least = p * nll - (1 - p) * math.log(1 - p)
+    slack = 10 * (1e-6 + 2.0**-18 * least)
+    assert of_output(7, nll=nll, entropy=least - slack + 1e-7, top1=7) == []
+    assert [x[:4] for x in of_output(7, nll=nll, entropy=least - slack - 1e-6, top1=7)] == ["R131"]
 
 
 def divergence(kl: float, n0: float, n1: float, *, equal: bool = False) -> list[str]:
