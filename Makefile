@@ -64,4 +64,4 @@ hostile: $(VENV)/installed  ## give the worst inputs to atlas-verify and measure
 
 fuzz: $(VENV)/installed  ## fuzz readers, digests and "change anything, must not verify": SECONDS=60 each
 	$(VENV)/bin/python $(PIP) install -c constraints.txt -e ".[fuzz]"
-	$(VENV)/bin/python tests/fuzz/run.py $(or $(SECONDS),60)
+	$(VENV)/bin/python tests/fuzz/run.py $(or $(SECONDS),60) --write docs/attacks.md
