@@ -118,14 +118,11 @@ def test_a_change_is_what_it_says() -> None:
 def test_every_shipped_receipt_is_swept_and_the_page_states_what_was_counted() -> None:
     shipped = {t.path for t in targets() if t.document == "receipt"}
     assert {f"fixtures/{name}" for name in json.loads((ROOT / "fixtures/expected.json").read_bytes())} <= shipped
-    text, stated = section(ROOT / "docs/attacks.md", SECTION), 0
+    text = section(ROOT / "docs/attacks.md", SECTION)
     for target in targets():
         changes = Changes((ROOT / target.path).read_bytes(), FREE_TEXT if target.document == "receipt" else ())
         counts = f"{len(changes.leaves) + len(changes.free):,} | {len(changes.free):,} | {len(changes.containers):,}"
-        if f"`{target.path}`" in text:
-            stated += 1
-            assert f"| `{target.path}`{target.how} | {counts} |" in text
-    assert stated >= 6
+        assert f"| `{target.path}`{target.how} | {counts} |" in text
     assert ", 0 believed." in text
 
 
@@ -136,7 +133,7 @@ def test_a_believed_change_shows_in_the_table(sweep: Sweep) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("target", targets(), ids=lambda t: t.path.replace("/", "-"))
+@pytest.mark.parametrize("target", [t for t in targets() if t.every == 1], ids=lambda t: t.path.replace("/", "-"))
 def test_more_changes_of_every_shipped_document_are_contradicted(target: Target) -> None:
     with remembered() as recomputed:
-        tried(Sweep(target, recomputed), 250, os.environ.get("ATLAS_SEED", "thorough"))
+        tried(Sweep(target, recomputed), 120, os.environ.get("ATLAS_SEED", "thorough"))
