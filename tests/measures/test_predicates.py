@@ -138,3 +138,6 @@ def test_knowledge_expansive_in_its_three_values() -> None:
     assert knowledge_expansive(planned, [free]).value == "UNDETERMINED"
     undecided = ArmSummary("kept", "FALSE", "reached", False)
     assert knowledge_expansive(planned, [undecided, free]).value == "UNDETERMINED"
+    for success in ("missed", "undetermined"):
+        not_there = ArmSummary("free", "TRUE", success, False)
+        assert knowledge_expansive(planned, [missed, not_there]).value == "UNDETERMINED", success
