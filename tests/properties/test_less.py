@@ -275,6 +275,10 @@ WHAT = (
 def test_asking_for_more(what: str, fewer: Any, more: Any) -> None:
     keys = fewer[4]  # which keys are trusted is no demand: one more key may be what was missing
     pin = fewer[1] or more[1]
+    if max(fewer[0], more[0]) >= PROFILES.index(
+        "release"
+    ):  # which asks for a signature: a key is what it lacks, no demand
+        fewer = (*fewer[:3], max(1, fewer[3]), keys)
     both = (max(fewer[0], more[0]), pin, fewer[2] or more[2], max(fewer[3], more[3]), keys)
     less, asked = (verify(submitted(what), options(*demands)) for demands in (fewer, both))
     before, after = exit_code(less), exit_code(asked)
