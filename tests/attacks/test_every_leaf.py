@@ -26,16 +26,16 @@ def sweep() -> Iterator[Sweep]:
         yield Sweep(RECEIPT, recomputed)
 
 
-def tried(sweep: Sweep, number: int, seed: str) -> None:
-    """Make a number of changes, drawn by a seed, and require that every one is contradicted."""
+def not_contradicted(sweep: Sweep, number: int, seed: str) -> list[str]:
+    """Make a number of changes, drawn by a seed; return those that nothing contradicts, or that end oddly."""
     made = list(chosen(sweep.changes, whole=False, seed=seed))
     tally = sweep.tally()
     for change in random.Random(seed).sample(made, min(number, len(made))):
         sweep.count(change, tally)
     assert tally.tried == min(number, len(made))
-    assert not tally.believed
-    assert not tally.odd
-    assert sum(tally.caught.values()) + len(tally.true) == tally.tried
+    wrong = tally.believed + tally.odd
+    assert sum(tally.caught.values()) + len(tally.true) + len(wrong) == tally.tried
+    return wrong
 
 
 def test_the_honest_receipt_is_verified_and_its_free_text_is_free(sweep: Sweep) -> None:
@@ -47,7 +47,7 @@ def test_the_honest_receipt_is_verified_and_its_free_text_is_free(sweep: Sweep) 
 
 
 def test_changes_of_the_receipt_are_contradicted(sweep: Sweep) -> None:
-    tried(sweep, 150, os.environ.get("ATLAS_SEED", "quick"))
+    assert not_contradicted(sweep, 150, os.environ.get("ATLAS_SEED", "quick")) == []
 
 
 @pytest.mark.parametrize("target", BESIDE, ids=lambda t: t.document)
@@ -60,7 +60,7 @@ def test_changes_beside_the_receipt_are_contradicted(sweep: Sweep, target: Targe
         sweep.study,
     )
     beside.changes = Changes((ROOT / target.path).read_bytes())
-    tried(beside, 40, "beside")
+    assert not_contradicted(beside, 40, "beside") == []
 
 
 def same_outcomes(target: Target, pick: Callable[[Changes], list[Change]]) -> set[str]:
@@ -136,4 +136,4 @@ def test_a_believed_change_shows_in_the_table(sweep: Sweep) -> None:
 @pytest.mark.parametrize("target", [t for t in targets() if t.every == 1], ids=lambda t: t.path.replace("/", "-"))
 def test_more_changes_of_every_shipped_document_are_contradicted(target: Target) -> None:
     with remembered() as recomputed:
-        tried(Sweep(target, recomputed), 120, os.environ.get("ATLAS_SEED", "thorough"))
+        assert not_contradicted(Sweep(target, recomputed), 120, os.environ.get("ATLAS_SEED", "thorough")) == []
