@@ -213,12 +213,13 @@ def test_rows_of_other_windows_or_positions_are_not_paired(other: list[tuple[str
 
 
 def test_matching_rows_are_found_by_window_and_position() -> None:
-    kept = rows("routing", at("w1", 0), at("w1", 5), at("w3", 1), at("w3", 70_000 % 2**16))
+    kept = rows("routing", at("w1", 0), at("w1", 5), at("w3", 1), at("w3", 4_464))
     asked = rows("state", at("w0", 0), at("w1", 0), at("w1", 1), at("w1", 5), at("w2", 1), at("w3", 1), at("w4", 9))
     assert matching_rows(kept, asked).tolist() == [-1, 0, -1, 1, -1, 2, -1]
     assert matching_rows(rows("routing"), asked).tolist() == [-1] * 7
     assert matching_rows(kept, rows("state")).tolist() == []
     assert matching_rows(rows("routing", at("w9", 0)), asked).tolist() == [-1] * 7
+    assert matching_rows(kept, rows("state", at("w3", 9_999))).tolist() == [-1]  # beyond the last
 
 
 def test_a_row_is_named_by_its_key() -> None:
@@ -430,6 +431,7 @@ def test_groups_are_as_strong_as_their_best_or_best_two() -> None:
     assert rule().admissible(scores).all()
     assert two.order(scores)[:, :3].tolist() == [[3, 5, 4], [0, 1, 2]]
     assert rule().order(scores)[0].tolist() == [0, 3, 5, 4, 1, 2]
+    assert two.order(np.array([[-1.0, -2.0, 0.0, -9.0]])).tolist() == [[0, 1, 2, 3]]  # below zero, and still admissible
 
 
 def test_strengths_of_groups_are_added_in_single_precision() -> None:

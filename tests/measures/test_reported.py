@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from measures.worlds import WORLDS, CutSource, findings, found_in, naive, study
 from naive import reported as oracle
 from naive.reported import Number
+from naive.reported import Rows as Naive
 from simulator import COLLAPSED, IDENTICAL, PRESERVED, StudySimulator, small
 
 from atlas_schema.documents.receipt import Assumption, Reported
@@ -25,6 +26,7 @@ from atlas_schema.measures.collect import LayerBlock, OutputBlock, Sums, collect
 from atlas_schema.measures.drift import update_groups
 from atlas_schema.measures.reported import Native, base_same_state, certificate, log_ratio
 from atlas_schema.measures.routers import RouterRule
+from atlas_schema.measures.statements import NOTES
 
 EVERY = sorted(WORLDS)
 LAYERS = (0, 2)
@@ -116,7 +118,8 @@ def test_asserted_is_what_rows_give_no_way_to_recompute(world: str) -> None:
     assert {r.definition for r in listed if r.assurance == "asserted"} == asserted
     for entry in listed:
         assert (entry.assurance == "asserted") == (entry.definition in asserted)
-        assert entry.value is not None or entry.note not in ("", ids.REGISTRY[entry.definition].over)
+        over = NOTES.get(entry.definition, ids.REGISTRY[entry.definition].over)
+        assert entry.note == over if entry.value is not None else entry.note not in ("", over)
 
 
 def test_every_definition_id_occurs() -> None:
@@ -159,6 +162,19 @@ def test_margins_are_not_compared_across_score_spaces() -> None:
         if entry.definition in (ids.MARGIN_SHIFT, ids.CERTIFICATE):
             assert (entry.value, entry.standard_error, entry.count) == (None, None, 0)
             assert "different score spaces" in entry.note
+
+
+def test_the_norm_of_the_input_is_taken_with_each_runs_own_eps() -> None:
+    made = study("softmax")
+    rows = [{**row, "eps": row["eps"] + 0.125 * (row["run_id"] == "arm:preserved")} for row in made.rows("layer")]
+    changed = made.with_rows("layer", rows)
+    numbers = Naive({name: changed.rows(name) for name in changed.tables}, changed.settings.top_k, changed.settings.experts,
+                    changed.settings.d, 10)  # fmt: skip
+    sums = collect(changed.source(), changed.contract, changed.preregistration)
+    for layer in LAYERS:
+        found = sums.ratios["arm:preserved", layer, ids.BASELINE_NORM].value
+        assert found == close(oracle.layer_ratios(numbers, "arm:preserved", layer)[ids.BASELINE_NORM].value)
+        assert found != sums.ratios["arm:rewritten", layer, ids.BASELINE_NORM].value
 
 
 def test_pairs_that_nobody_visits_are_no_numbers() -> None:

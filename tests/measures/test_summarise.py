@@ -325,3 +325,19 @@ def test_almost_perfect_and_almost_absent_success_is_bounded_exactly(solved: flo
     expected = (1 - bound, 1.0) if solved > 0.5 else (0.0, bound)
     assert (success.lower, success.upper) == (close(expected[0]), close(expected[1]))
     assert success.state == state
+
+
+@pytest.mark.parametrize(("of", "target", "value"), [
+    ("alpha", -1e-6, "UNDETERMINED"), ("alpha over arms", 1e-6, "UNDETERMINED"), ("alpha over arms", 0.0, "FALSE"),
+    ("alpha over arms", -1e-6, "FALSE"),
+])  # fmt: skip
+def test_a_counterexample_must_hold_at_the_level_of_all_arms_together(of: str, target: float, value: str) -> None:
+    """An arm with the base's weights solves every item, so that its bound is exact; the task asks for just so much."""
+    arms, items, alpha = (replace(IDENTICAL, success=1.0), replace(DAMAGED, success=0.0)), 60, 0.025
+    bound = 1.0 - naive.clopper_pearson_upper(0, items, alpha if of == "alpha" else alpha / len(arms))
+    made = StudySimulator.make(settings(arms=arms, items=items, target=bound + target, tolerance=0.0))
+    assert made.contract.bootstrap.alpha == alpha
+    found = found_in(made)
+    assert found.arms[0].predicates.protected_atlas_rewrite.value == "FALSE"
+    assert found.arms[0].success.state == "reached"
+    assert found.knowledge_expansive.value == value
