@@ -38,6 +38,7 @@ from atlas_schema.measures.facts import (
 from atlas_schema.measures.geometry import F64
 from atlas_schema.measures.ledger import Ledger, Places, Ratio, Scalar, everywhere
 from atlas_schema.measures.overlap import PairDrift, overlap_scalars, rank_correlation, spearman
+from atlas_schema.measures.reported import same_state_reported
 from atlas_schema.measures.routers import RouterRule, effective_gain
 from atlas_schema.measures.tensors import tensor_bytes, tensor_digest
 
@@ -253,6 +254,15 @@ def test_channels_of_two_tokens_worked_by_hand() -> None:
     assert found[ids.TRANSITION].numerator == pytest.approx([float(np.linalg.norm(jump1 - jump0)), 0.0])
     assert found[ids.TRANSITION].denominator == pytest.approx([float(np.linalg.norm(jump0)), 0.0])
     assert found[ids.TRANSITION].present.tolist() == [True, False]
+
+
+def test_a_square_that_rounds_below_zero_is_a_length_of_zero() -> None:
+    token = update(0, [0, 1, 2], V0, V0)
+    token["gram"][0], token["gram"][15] = -1e-18, -1e-18  # of the first update, and of its change
+    made = rows("update", token)
+    for found in (same_state(made, 2)[ids.CONTENT], same_state_reported(made, update_groups(made), (rule(), rule()),
+                  same_state(made, 2)[ids.CONTENT])[ids.ROUTER_TERM]):  # fmt: skip
+        assert (found.numerator.tolist(), found.denominator.tolist()) == ([0.0], [pytest.approx(0.25 * 2 + 0.125)])
 
 
 def test_lists_of_several_lengths_are_split_and_keep_their_rows() -> None:

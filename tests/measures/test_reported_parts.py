@@ -226,6 +226,7 @@ def test_cells_know_bounds_equal_tensors_and_where_there_is_a_boundary() -> None
     cells = run_cells(made, "arm:x", (3,), contract)
     assert [s.identical for s in cells.statistics] == [False, True, False, False, False]
     assert [s.bounded for s in cells.statistics] == [True, True, False, False, False]
+    assert [s.nonnegative for s in cells.statistics] == [True] * 5
     assert cells.numerator.tolist() == [[1.0, 2.0, 3.0, 4.0, 5.0], [2.0] * 5]
     assert cells.denominator.tolist() == [[5.0] * 5] * 2
     assert cells.applicable == (True,) * 5
@@ -270,3 +271,6 @@ def test_numbers_of_a_domain_are_over_its_clusters() -> None:
     assert (found[ids.BITS, "a"].count, found[ids.BITS, "b"].count) == (4, 6)
     assert found[ids.PERPLEXITY, "b"].value is None
     assert found[ids.PERPLEXITY, "b"].note == "the value is no finite number"
+    made.ratios["base", None, ids.PERPLEXITY].denominator[0] = 0.0
+    nothing = next(r for r in say.base().reported if (r.definition, r.domain) == (ids.PERPLEXITY, "a"))
+    assert (nothing.value, nothing.count, nothing.note) == (None, 0, "nothing is in the denominator")
