@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 from measures.oracle import Name, Oracle, OracleArm
@@ -13,7 +15,7 @@ from naive import measures as tokens
 from simulator import DAMAGED, IDENTICAL, PRESERVED, REWRITTEN, UNMATCHED, Settings, StudySimulator
 
 from atlas_schema.documents.receipt import ArmFindings, Findings
-from atlas_schema.measures.summarise import summarise
+from atlas_schema.measures.summarise import rounded, summarise
 
 RELATIVE = 1e-9
 
@@ -189,6 +191,9 @@ def test_the_second_seed_can_be_replaced_and_changes_no_number() -> None:
         for a, b in zip(mine.cells, theirs.cells, strict=True):
             numbers = (a.value, a.upper, a.simultaneous, a.monte_carlo_error)
             assert numbers == (b.value, b.upper, b.simultaneous, b.monte_carlo_error)
+        assert [d.upper for d in mine.damage] == [d.upper for d in theirs.damage]
+        assert mine.success.lower == theirs.success.lower
+    assert findings().floors == other.floors
 
 
 def test_findings_depend_on_the_seed_only_through_bounds() -> None:
@@ -197,6 +202,40 @@ def test_findings_depend_on_the_seed_only_through_bounds() -> None:
     mine, theirs = findings().arms[0].cells, other.arms[0].cells
     assert [c.value for c in mine] == [c.value for c in theirs]
     assert [c.upper for c in mine] != [c.upper for c in theirs]
+
+
+def test_stated_numbers_have_the_contracts_digits_and_nothing_else_changes() -> None:
+    made, exact = study(), findings().model_dump()
+    few = made.with_contract({"numbers": {"significant_digits": 6}})
+    stated = rounded(findings(), few.contract).model_dump()
+
+    def pairs(a: Any, b: Any) -> Iterator[tuple[Any, Any]]:
+        assert type(a) is type(b)
+        if isinstance(a, dict):
+            assert list(a) == list(b)
+            for key in a:
+                yield from pairs(a[key], b[key])
+        elif isinstance(a, tuple):
+            for one, other in zip(a, b, strict=True):
+                yield from pairs(one, other)
+        else:
+            yield a, b
+
+    numbers = [(a, b) for a, b in pairs(exact, stated) if isinstance(a, float)]
+    assert len(numbers) > 500
+    assert all(b == float(f"{a:.5e}") for a, b in numbers)
+    assert sum(a != b for a, b in numbers) > 200
+    assert all(a == b for a, b in pairs(exact, stated) if not isinstance(a, float))
+
+
+def test_a_domain_is_resampled_alone_for_damage_where_drift_merges_it_with_a_smaller_one() -> None:
+    clusters = (("a", 3), ("b", 11), ("c", 14))
+    made = precise(StudySimulator.make(settings(clusters=clusters, arms=(replace(PRESERVED, success=0.8),))))
+    expected, arm = Oracle(made).arm("preserved"), found_in(made).arms[0]
+    assert [d.domain for d in arm.damage if d.upper is not None] == ["b", "c"]
+    for damage in arm.damage:
+        pair = expected.damage[damage.domain]
+        assert damage.upper == (None if pair is None else close(pair[0].upper))
 
 
 # --- verdicts of known worlds -----------------------------------------------------------------------------------
