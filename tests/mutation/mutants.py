@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import random
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def family(operator: str) -> str:
 def make(path: str, seed: int) -> Made:
     """Find every place of a source file (`path` below the root) that no rule leaves out."""
     source = (ROOT / path).read_text(encoding="utf-8")
-    left_out = list(_left_out(source))
+    left_out, powers = list(_left_out(source)), list(_powers(source))
+    lines = source.splitlines()
     places: dict[tuple[Range, str], list[tuple[str, int]]] = {}
     excluded = 0
     nodes = list(ast_nodes(get_ast(source)))
@@ -106,7 +108,10 @@ def make(path: str, seed: int) -> Made:
         operator: Any = provider[name]()
         positions = [p for node in nodes for p in operator.mutation_positions(node)]
         for occurrence, (start, stop) in enumerate(positions):
-            if name.partition("_")[2] in IDENTITY or any(a <= start and stop <= b for a, b in left_out):
+            # Cosmic Ray takes the two stars that unpack a mapping for a power; no other operator may stand there.
+            stars = start[0] == stop[0] and lines[start[0] - 1][start[1] : stop[1]] == "**"
+            unpacks = stars and not any(a <= start and stop <= b for a, b in powers)
+            if unpacks or name.partition("_")[2] in IDENTITY or any(a <= start and stop <= b for a, b in left_out):
                 excluded += 1
             else:
                 places.setdefault(((start, stop), family(name)), []).append((name, occurrence))
@@ -121,14 +126,27 @@ def _drawn(path: str, source: str, seed: int, place: Place) -> Mutant | None:
     line = spot[0][0]
     # Drawn from what stands there, not from where it stands: lines that move keep their mutants.
     text = f"{seed}\x1f{path}\x1f{kind}\x1f{lines[line - 1]}\x1f{spot[0][1]}"
-    name, occurrence = options[int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % len(options)]
-    mutated = mutate_code(source, OperatorProvider()[name](), occurrence)
-    if mutated is None or mutated == source:
+    first = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % len(options)
+    for name, occurrence in (*options[first:], *options[:first]):
+        mutated = mutate_code(source, OperatorProvider()[name](), occurrence)
+        if mutated is not None and mutated != source and _compiles(mutated):
+            break
+    else:
         return None
     new = mutated.splitlines()
     at = next(i for i, (a, b) in enumerate(zip(lines, [*new, ""] + [""] * len(lines), strict=False)) if a != b)
     after = " ".join(new[at].split()) if len(new) == len(lines) else "(line removed)"
     return Mutant(path, enclosing(source, at + 1), at + 1, kind, name, " ".join(lines[at].split()), after, mutated)
+
+
+def _compiles(source: str) -> bool:
+    """Whether it is a program at all: `x > not y` is not, though Cosmic Ray offers it."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            compile(source, "mutant", "exec", dont_inherit=True)
+    except SyntaxError:
+        return False
+    return True
 
 
 def enclosing(source: str, line: int) -> str:
@@ -173,16 +191,12 @@ def statement(source: str, line: int) -> range:
 
 def _left_out(source: str) -> Iterator[Range]:
     """Yield what cannot matter: annotations, docstrings, `__all__`, formatted texts of messages."""
-    tree, lines = ast.parse(source), source.splitlines()
+    lines = source.splitlines()
 
     def of(node: ast.expr | ast.stmt) -> Range:
-        def column(line: int, byte: int) -> int:
-            return len(lines[line - 1].encode()[:byte].decode())
+        return _range(lines, node)
 
-        end = node.end_lineno or node.lineno
-        return (node.lineno, column(node.lineno, node.col_offset)), (end, column(end, node.end_col_offset or 0))
-
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns:
             yield of(node.returns)
         if isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation:
@@ -195,6 +209,24 @@ def _left_out(source: str) -> Iterator[Range]:
             for value in [*node.args, *(k.value for k in node.keywords)]:
                 if isinstance(value, ast.JoinedStr):
                     yield of(value)
+
+
+def _powers(source: str) -> Iterator[Range]:
+    """Yield where numbers are raised to powers."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+            yield _range(lines, node)
+
+
+def _range(lines: Sequence[str], node: ast.expr | ast.stmt) -> Range:
+    """Return where a node stands, columns in characters."""
+
+    def column(line: int, byte: int) -> int:
+        return len(lines[line - 1].encode()[:byte].decode())
+
+    end = node.end_lineno or node.lineno
+    return (node.lineno, column(node.lineno, node.col_offset)), (end, column(end, node.end_col_offset or 0))
 
 
 def _name(called: ast.expr) -> str:
