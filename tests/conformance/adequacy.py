@@ -27,7 +27,7 @@ from typing import TypeVar
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from conformance.broken import BROKEN, without_rule
+from conformance.broken import BROKEN, TOLD, without_rule
 from conformance.replay import answer, report
 
 from atlas_schema.conformance.corpus import Case, lay_out, read_corpus
@@ -40,6 +40,11 @@ VECTORS = ROOT / "contracts" / "vectors"
 PAGES = (ROOT / "docs" / "attacks.md", VECTORS / "README.md")
 SECTION = "tests/conformance/adequacy.py"
 CODES = range(8)
+ONLY_TOLD = (
+    "A rule is switched off by leaving its problem out. These problems only tell what the exit code follows from anyway, so no",
+    "case can have another exit code without them. Left out with what the exit code follows from, each rule is given away too:",
+    "the verifier named here is one of the last table.",
+)
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -137,16 +142,28 @@ def rules_table(found: dict[str, list[Answer]]) -> list[str]:
     whole = [rule for rule, answers in found.items() if any(not a.same for a in answers)]
     coded = [rule for rule, answers in found.items() if by_code(answers)]
     behind = [rule for rule in whole if rule not in coded]
+    told = [rule for rule in behind if rule in TOLD]
     none = [rule for rule in found if rule not in whole]
+    some = f"the other {len(told)}" if told == behind else f"of the other {len(behind)}, {len(told)}"
+    cannot = f"; {some} cannot be, for the reasons below" if told else ""
     lines = [
         f"**Rules with a separating case: {len(whole)} of {len(found)}** by the whole answer (exit code, verdict, channels, rules), "
-        f"{len(coded)} of {len(found)} by the exit code alone. Reruns: {sum(map(len, found.values()))}.", "",
+        f"{len(coded)} of {len(found)} by the exit code alone{cannot}. Reruns: {sum(map(len, found.values()))}.", "",
         f"No case at all: {', '.join(none) or 'none'}.", "",
     ]  # fmt: skip
-    if behind:
+    if told:
+        lines += [
+            *ONLY_TOLD,
+            "",
+            "| rule | cases | why no case can have another exit code | left out whole |",
+            "|---|---|---|---|",
+        ]
+        lines += [f"| `{rule}` | {len(found[rule])} | {TOLD[rule].why} | {TOLD[rule].entirely} |" for rule in told]
+        lines.append("")
+    if others := [rule for rule in behind if rule not in TOLD]:
         lines += ["Where a rule is switched off and the exit code stays, something else stands behind it in every case:", "",
                   "| rule | cases | what keeps the exit code |", "|---|---|---|"]  # fmt: skip
-        lines += [f"| `{rule}` | {len(found[rule])} | {_backstop(found[rule])} |" for rule in behind]
+        lines += [f"| `{rule}` | {len(found[rule])} | {_backstop(found[rule])} |" for rule in others]
         lines.append("")
     return lines
 

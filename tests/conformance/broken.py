@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
+from atlas_schema.claims.operators import Outcome
+from atlas_schema.claims.record import ClaimResult, judge_claims, licence_faults
 from atlas_schema.measures import summarise
-from atlas_schema.verify import consistency, documents, examine, protocol, reproduction, verifier
+from atlas_schema.verify import consistency, documents, examine, protocol, records, reproduction, verifier
 from atlas_schema.verify.outcome import ChannelResult, Problem
 from atlas_schema.verify.physics import native, observer, violations
 from atlas_schema.verify.physics.samestate import BaseSide
@@ -98,6 +100,36 @@ def _rows_unlooked() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _claim_uncompared() -> Iterator[None]:
+    """Take the recomputed verdict for the claimed one, in D001 and in the exit code."""
+    real = verifier._decide
+
+    def decide(options: Any, receipt: Any, plan: Any, contract: Any, sums: Any, findings: Any, report: Any) -> None:
+        real(options, receipt, plan, contract, sums, findings, report)
+        report.claim = report.verdict
+
+    with without_rule("ATL-D001"), mock.patch.object(verifier, "_decide", decide):
+        yield
+
+
+def _judging(change: Callable[[ClaimResult], ClaimResult]) -> Any:
+    """Judge claims otherwise."""
+    return mock.patch.object(
+        records,
+        "judge_claims",
+        lambda m: tuple(change(r) if isinstance(r, ClaimResult) else r for r in judge_claims(m)),
+    )
+
+
+def _decided(found: ClaimResult) -> ClaimResult:
+    return replace(found, outcome=Outcome.SUPPORTED) if found.outcome is Outcome.UNDETERMINED else found
+
+
+def _licence_without(rule: str) -> Any:
+    return mock.patch.object(records, "licence_faults", lambda m: (f for f in licence_faults(m) if f.rule != rule))
+
+
 def _lax(raw: bytes, *_: Any) -> Any:
     return json.loads(raw)
 
@@ -148,5 +180,52 @@ BROKEN: dict[str, Broken] = {
     "does not compare windows and cells with the plan": Broken(lambda: _silent(examine, "check_tables"), "window_*"),
     "reads JSON as it comes": Broken(lambda: mock.patch.object(documents, "read_json", _lax), "number_*"),
     "says nothing against unknown fields": Broken(lambda: without_rule("ATL-S001"), "unknown_*"),
+    "takes the recomputed verdict for the claimed one": Broken(_claim_uncompared, "claim_*"),
+    "takes an undecided claim for supported": Broken(lambda: _judging(_decided), "too_few_*"),
+    "lets any claim be as strong as it says": Broken(
+        lambda: _judging(lambda r: replace(r, unlicensed="")), "statistics_*"
+    ),
+    "lets any record license statistics": Broken(lambda: _licence_without("ATL-D043"), "licence_*"),
+    "lets any record call itself replicated": Broken(lambda: _licence_without("ATL-D044"), "replicated_once"),
 }
 """Verifiers with one step left out."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Why no case can have another exit code without a rule's problem, and the verifier of `BROKEN` without all of the rule."""
+
+    why: str
+    entirely: str
+
+
+_MEASURED = "a record's exit code comes from its verdict, which counts {what}: `{verdict}` gives 6; {worse}"
+_WORSE = "beside a contradicted claim it is `refuted`, which `D040` tells and which gives 1"
+TOLD: dict[str, Told] = {
+    "ATL-D001": Told(
+        "the exit code compares the recomputed verdict with the claimed one by itself: where they differ it is 5, or 3 or 4 for what failed "
+        "earlier, whatever is told",
+        "takes the recomputed verdict for the claimed one",
+    ),
+    "ATL-D041": Told(
+        _MEASURED.format(
+            what="undecided claims",
+            verdict="undetermined",
+            worse=f"beside an unlicensed one it is `unlicensed`, also 6; {_WORSE}",
+        ),
+        "takes an undecided claim for supported",
+    ),
+    "ATL-D042": Told(
+        _MEASURED.format(what="claims beyond the licence", verdict="unlicensed", worse=_WORSE),
+        "lets any claim be as strong as it says",
+    ),
+    "ATL-D043": Told(
+        _MEASURED.format(what="faults of the licence", verdict="unlicensed", worse=_WORSE),
+        "lets any record license statistics",
+    ),
+    "ATL-D044": Told(
+        _MEASURED.format(what="faults of the replication", verdict="unlicensed", worse=_WORSE),
+        "lets any record call itself replicated",
+    ),
+}
+"""Rules that only tell what the exit code already follows from; `test_adequacy` tries it over every record and report of that kind."""

@@ -6,6 +6,7 @@ has issued the receipt anew, as the technician's own command would, so that a ve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from unittest import mock
 
 from conformance.own import case
 from simulator import StudySimulator
-from verify import cases, forging, router_defects, row_defects
+from verify import cases, coherence_defects, forging, router_defects, row_defects
 from verify.cases import CASES, OTHER
-from verify.forging import Json, study
+from verify.forging import Json, mapped, study, verified
 
+from atlas_schema.canonical import canonical_json
 from atlas_schema.study.issue import build_receipt
 from atlas_schema.verify.outcome import Code, Report
 
@@ -26,9 +28,12 @@ RECOMPUTED = (
     "drift_smoothed", "drift_smoothed_in_all_norms", "update_norm", "gram_not_of_vectors", "large_base", "negative_change",
     "no_drift_of_changed_tensors", "negative_loss", "half_a_score", "angle_left_out", "base_inflated", "groups_of_nothing",
     "group_margin_inflated", "half_a_group", "moved_by_a_rounding", "other_vector", "visits_inflated", "chosen_pair", "maps_inflated",
-    "turned_nowhere", "divergence_understated", "called_most_likely",
+    "turned_nowhere", "divergence_understated", "called_most_likely", "hidden_base_inflated", "vectors_turned", "entropy_lowered",
+    "one_way_condition", "rank_overstated", "rank_of_equal_experts", "losses_of_another_arm",
 )  # fmt: skip
 """Cases of `tests/verify` that are made here with findings of their own rows."""
+REGISTERED = (coherence_defects, router_defects, row_defects)
+"""Importing them registers these cases."""
 
 
 def reissued(s: StudySimulator, arm: str = "frozen", *, receipt: Any = None) -> tuple[StudySimulator, Json]:
@@ -81,3 +86,15 @@ def other_tensor_of_equal_weights_recomputed() -> Report:
     return recomputing(
         lambda: cases.forged(row_defects.redigested(study(), "arm:frozen", lambda d: {**d, "experts.0": OTHER}))
     )
+
+
+@case(
+    "The tier is typed in where a document may name what it likes: among what every run's rows say of the machine.",
+    Code.INADMISSIBLE,
+    "C045",
+)
+def tier_among_the_fingerprint() -> Report:
+    def boast(row: Json) -> Json:
+        return {"fingerprint": canonical_json({**json.loads(row["fingerprint"]), "fidelity_tier": "A"}).decode()}
+
+    return verified(*reissued(mapped(study(), "run", boast)))

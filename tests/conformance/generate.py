@@ -32,6 +32,7 @@ MARK = "tests/conformance/adequacy.py"
 INSTEAD = {
     "file_added": "signed_file_added", "file_longer": "signed_file_longer", "file_missing": "signed_file_missing",
     "file_renamed": "signed_file_renamed", "file_rewritten": "signed_file_rewritten", "no_bundle": "usage_identity_without_bundle",
+    "no_manifest": "signed_evidence_absent",
     "one_pinned_key_twice": "usage_threshold_beyond_keys",
 }  # fmt: skip
 """Cases that say by files what cases of the suite say in memory."""

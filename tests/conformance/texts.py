@@ -126,7 +126,7 @@ to be judged in a fraction of a second; neither is a measurement of any model. D
 
 ## Not in the corpus
 
-Cases of the test suite that no files and no command line can bring about:
+Cases of the test suite that no files and no command line can bring about; files say the nearest that can be said of each:
 
 | case | why |
 |---|---|

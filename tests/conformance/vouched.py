@@ -128,6 +128,11 @@ def signed_file_renamed(folder: Path) -> Report:
     return reviewed(by(1), REVIEW)
 
 
+@case("Everything is signed, and the evidence is not there to be compared.", Code.UNPROVEN, "B001")
+def signed_evidence_absent() -> Report:
+    return reviewed(by(1), REVIEW, open_evidence=None)
+
+
 # --- Sigstore ------------------------------------------------------------------------------------------------------
 
 
