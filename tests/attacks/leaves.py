@@ -47,20 +47,17 @@ CODES = {
 class Target:
     """A shipped document whose leaves are changed.
 
-    Where not ``whole``, each leaf and container gets one of its changes; with ``every`` beyond 1, only each such place
-    does, from ``start`` on.
+    Where not ``whole``, each leaf and container gets one of its changes.
     """
 
     receipt: str
     document: str = "receipt"
     whole: bool = True
-    every: int = 1
-    start: int = 0
 
     @property
     def how(self) -> str:
         """What of all changes is made."""
-        return "" if self.whole else ", one each" if self.every == 1 else f", one each of every {self.every}th place"
+        return "" if self.whole else ", one each"
 
     @property
     def path(self) -> str:
@@ -76,10 +73,10 @@ def targets() -> list[Target]:
     for name in shipped:
         first.setdefault(Path(name).parent, name)
     receipts = []
-    for at, name in enumerate(shipped):
-        # The receipts of the large study share their findings: one is changed everywhere, the others by turns.
+    for name in shipped:
+        # The receipts of the large study share their findings: one gets every change, the others one in every place.
         large, alone = Path(name).parent.name == "study", name in first.values()
-        receipts.append(Target(f"fixtures/{name}", whole=not large, every=1 if alone or not large else 4, start=at % 4))
+        receipts.append(Target(f"fixtures/{name}", whole=alone or not large))
     demo = f"{DEMO}/receipt-preserved.json"
     beside = [Target(demo, "run_log"), Target(demo, "preregistration", whole=False)]
     return [Target(demo), *receipts, *beside]
@@ -94,7 +91,6 @@ class Tally:
     free: int
     containers: int
     how: str
-    every: int = 1
     tried: int = 0
     caught: dict[str, int] = field(default_factory=dict)
     true: list[str] = field(default_factory=list)
@@ -102,11 +98,11 @@ class Tally:
     odd: list[str] = field(default_factory=list)
 
 
-def chosen(changes: Changes, whole: bool, seed: str = SEED, every: int = 1, start: int = 0) -> Iterator[Change]:
-    """Yield every change of a document, or one for each leaf and container, or every so many of them, drawn by the seed."""
+def chosen(changes: Changes, whole: bool, seed: str = SEED) -> Iterator[Change]:
+    """Yield every change of a document, or one for each leaf and container, drawn by the seed."""
     draw = random.Random(seed)
     for of, parts in ((changes.of_leaf, changes.leaves), (changes.of_container, changes.containers)):
-        for path, value in parts[start::every] if every > 1 else parts:
+        for path, value in parts:
             made = of(path, value)
             yield from made if whole or not made else [draw.choice(made)]
 
@@ -130,7 +126,6 @@ class Sweep:
             len(c.free),
             len(c.containers),
             self.target.how,
-            self.target.every,
         )
 
     def submission(self, change: Change) -> Submission:
@@ -193,7 +188,7 @@ def sweep(target: Target, keep: Path | None) -> Tally:
         tally = before or made.tally()
         gc.collect()
         gc.freeze()
-        for at, change in enumerate(chosen(made.changes, target.whole, SEED, target.every, target.start)):
+        for at, change in enumerate(chosen(made.changes, target.whole)):
             if at < tally.tried:
                 continue
             made.count(change, tally)
@@ -249,7 +244,7 @@ def table(tallies: list[Tally]) -> str:
         ]
         lines.append(f"| `{t.path}`{t.how} | {' | '.join(f'{n:,}' for n in counts)} |")
     receipts = [t for t in tallies if "receipt" in t.path]
-    total = sum((t.leaves - t.free) // t.every for t in receipts)
+    total = sum(t.leaves - t.free for t in receipts)
     said = f"{len(receipts)} receipts, {total:,} leaves changed, {sum(t.tried for t in tallies):,} changes in all"
     wrong = [f"- `{t.path}` {line}" for t in tallies for line in (*t.believed, *t.odd)]
     return "\n".join([*lines, "", f"{said}, {len(wrong)} believed.", *wrong, "", *_true(tallies)])
