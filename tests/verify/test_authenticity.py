@@ -88,6 +88,12 @@ def test_who_signed_instead_is_named_as_they_say_and_only_then() -> None:
     assert [(p.stated, p.unproven) for p in fewer] == [("1 of your keys", True)]
 
 
+def test_a_long_name_of_a_stranger_is_quoted_in_part() -> None:
+    made = Envelope(PAYLOAD_TYPE, payload(), (Signature(key(2).sign(pae(PAYLOAD_TYPE, payload())), "é" + "k" * 200),))
+    (problem,) = verify(signed(made), OFFLINE).channels[Channel.AUTHENTICITY].problems
+    assert problem.stated == f"0 of your keys; signatures by {chr(92)}xe9{'k' * 76} (as they say)"
+
+
 def test_a_long_type_is_quoted_in_part() -> None:
     kind = "application/" + "x" * 300
     made = Envelope(kind, payload(), (Signature(key(1).sign(pae(kind, payload())), key(1).public.fingerprint),))

@@ -16,6 +16,7 @@ from verify.router_defects import grouped_receipt, grouped_world
 from atlas_schema.evidence import streaming
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import Partition, table_roots
+from atlas_schema.measures.collect import LayerBlock
 from atlas_schema.verify import examine
 from atlas_schema.verify.outcome import Channel, Code, Status, exit_code
 from atlas_schema.verify.verifier import Options
@@ -100,3 +101,13 @@ def test_what_was_shown_is_hashed_by_whoever_there_is(count: int, monkeypatch: p
     looked = examine.Digests(study().source())
     examine.watch(study().source(), study().contract, study().preregistration, [looked])
     assert looked.roots(seen=True) == table_roots(study().source())
+
+
+def test_what_was_not_shown_is_read_though_something_before_it_was() -> None:
+    source = study().source()
+    first, *rest = source.partitions("state")
+    assert rest
+    looked = examine.Digests(source)
+    run, layer = first
+    looked.layer_block(LayerBlock(int(layer), {str(run): source.read("state", first)}, {}, {}, {}))
+    assert looked.roots(seen=True) == table_roots(source)
