@@ -35,13 +35,13 @@ class MemorySource:
 
     def __init__(self, tables: Mapping[str, pa.Table], dims: Dims) -> None:
         self.dims = dims
-        self._tables = tables
+        self.tables = tables
         self._rows: dict[str, Rows] = {}
         self._index: dict[str, dict[Partition, list[int]]] = {}
 
     def _load(self, name: str) -> tuple[Rows, dict[Partition, list[int]]]:
         if name not in self._rows:
-            rows = from_arrow(TABLES[name], self.dims, self._tables[name])
+            rows = from_arrow(TABLES[name], self.dims, self.tables[name])
             keys = [rows[column].tolist() for column in TABLES[name].partition]
             index: dict[Partition, list[int]] = {}
             for at in range(rows.n):
