@@ -24,6 +24,7 @@ from simulator.settings import (
     COLLAPSED,
     DAMAGED,
     EPS,
+    GROUPED,
     IDENTICAL,
     PRESERVED,
     REWRITTEN,
@@ -37,7 +38,7 @@ from simulator.settings import (
 from simulator.study import MemorySource, StudySimulator, default_study, merged, small_study
 
 __all__ = [
-    "CHANGES", "COLLAPSED", "DAMAGED", "EPS", "IDENTICAL", "PRESERVED", "REWRITTEN", "THRESHOLDS", "UNMATCHED", "MemorySource",
-    "Settings", "SimulatedArm", "StudySimulator", "contract_json", "default_study", "grouped", "make_log", "make_step", "merged",
-    "small", "small_study",
+    "CHANGES", "COLLAPSED", "DAMAGED", "EPS", "GROUPED", "IDENTICAL", "PRESERVED", "REWRITTEN", "THRESHOLDS", "UNMATCHED",
+    "MemorySource", "Settings", "SimulatedArm", "StudySimulator", "contract_json", "default_study", "grouped", "make_log",
+    "make_step", "merged", "small", "small_study",
 ]  # fmt: skip

@@ -104,10 +104,14 @@ def small(**changes: Any) -> Settings:
     return Settings(**{**defaults, **changes})
 
 
+GROUPED: Mapping[str, Any] = {
+    "experts": 8, "adapter": "deepseek_v3", "score_space": "sigmoid+bias", "selection_bias": 0.05,
+    "weight_rule": "sigmoid_topk_renormalised", "weight_scale": 2.5, "group_mode": "top2_sum", "n_groups": 4,
+    "kept_groups": 2, "shared": True,
+}  # fmt: skip
+"""A router that adds a selection bias and keeps the best groups, beside a shared expert, as DeepSeek-V3's does."""
+
+
 def grouped(**changes: Any) -> Settings:
-    """Return settings of a small world whose router adds a selection bias and keeps the best groups, as DeepSeek-V3's does."""
-    return small(**{
-        "experts": 8, "adapter": "deepseek_v3", "score_space": "sigmoid+bias", "selection_bias": 0.05,
-        "weight_rule": "sigmoid_topk_renormalised", "weight_scale": 2.5, "group_mode": "top2_sum", "n_groups": 4,
-        "kept_groups": 2, "shared": True, **changes,
-    })  # fmt: skip
+    """Return settings of a small world with the router of `GROUPED`."""
+    return small(**{**GROUPED, **changes})

@@ -16,6 +16,7 @@ import pyarrow as pa
 from atlas_schema.canonical import digest_document
 from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import Preregistration
+from atlas_schema.documents.receipt import Receipt
 from atlas_schema.documents.run_log import RunLog
 from atlas_schema.evidence.bundle import export_bundle
 from atlas_schema.evidence.columns import Rows, from_arrow
@@ -98,6 +99,12 @@ class StudySimulator:
 
     def evidence_root(self) -> str:
         return evidence_root(table_roots(self.source()))
+
+    def receipt(self, arm: str) -> Receipt:
+        """Return the receipt about an arm that its technician would issue."""
+        from atlas_schema.study.issue import build_receipt
+
+        return build_receipt(self.source(), self.preregistration, self.contract, self.run_log, arm)
 
     def preregistration_digest(self) -> str:
         return digest_document(self.preregistration.model_dump(mode="json"))
