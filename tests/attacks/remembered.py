@@ -2,9 +2,9 @@
 
 | remembered | by | why that is sound |
 |---|---|---|
-| a document beside the receipt, read | its bytes and kind | reading is a function of bytes; one in which anything is wrong is read every time |
+| a document, read | its bytes and kind | reading is a function of bytes; one in which anything is wrong is read every time |
 | a document's digest | the document itself | documents are frozen |
-| what such documents say of themselves and each other | the documents themselves | so are they; counts and problems are added as they were |
+| what those beside the receipt say of each other | the documents themselves | so are they; counts and problems are added as they were |
 | the pass over the rows | the rows themselves, digests of plan and contract | no test changes rows in place; it is a function of these three |
 | findings | that pass, digests of plan and contract, root, seed | a function of these |
 
@@ -13,7 +13,7 @@ documents contradict each other, so nothing else of it is told; whoever asked wo
 
 Left out, since they decide nothing: positions in messages, the schema's words for a document that its model refuses, digests
 of the receipt that a report repeats. So are bounds on sizes, which no change of one value comes near. The receipt's own checks
-are the verifier's, untouched. Tests compare the outcomes with those of the verifier as it is (`forgotten`).
+are the verifier's, made every time. Tests compare the outcomes with those of the verifier as it is (`forgotten`).
 
 Documents are remembered as long as the process lives, rows and findings as long as `remembered` lasts; of each kind a `FEW`, and
 those asked for last.
@@ -123,7 +123,7 @@ DIGESTS: Known = OrderedDict()
 
 
 def _read(name: str, raw: bytes, kind: str | None, report: Report) -> Any:
-    """Read a document; one beside the receipt in which nothing is wrong is read once."""
+    """Read a document; one in which nothing is wrong is read once."""
     key = (name, kind, raw)
     if key in READ:
         report.channel(Channel.ADMISSION).check()
@@ -131,7 +131,7 @@ def _read(name: str, raw: bytes, kind: str | None, report: Report) -> Any:
         return _once(READ, key, lambda: None)
     before = _problems(report)
     made = PARSE(name, raw, kind, report)
-    if name != "receipt" and made is not None and _problems(report) == before:
+    if made is not None and _problems(report) == before:
         _once(READ, key, lambda: made)
     return made
 
