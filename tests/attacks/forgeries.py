@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from attacks.remembered import remembered
 from attacks.world import (
     FOLDERS,
     Outcome,
@@ -27,7 +28,6 @@ from attacks.world import (
     looked_at,
     outcome,
     processor_seconds,
-    remembered,
     shipped,
 )
 from simulator import StudySimulator
@@ -126,9 +126,9 @@ def ran(made: Forged) -> Outcome:
     with bundle_of(made.study, original) as folder:
         if made.raw is not None:
             return outcome(made.raw, made.study, folder, made.options, **made.changes)
-        seen = looked_at(made.study, folder)
         receipt = receipt_for(made.world, made.arm)
-        with remembered(seen):
+        with remembered():
+            seen = looked_at(made.study, folder)
             if isinstance(seen, EvidenceError):
                 return outcome(receipt, made.study, folder, made.options, **made.changes)
             if seen.sums is None and not made.keep:

@@ -34,7 +34,6 @@ from atlas_schema.limits import LIMITS
 from atlas_schema.signing.envelope import sign
 from atlas_schema.signing.keys import public_pem
 from atlas_schema.signing.statement import statement_bytes
-from atlas_schema.study.issue import build_receipt
 from atlas_schema.verify.loading import load, signature_path
 from atlas_schema.verify.verifier import statement_over
 
@@ -92,7 +91,7 @@ def template(folder: Path) -> Path:
 def issued(study: StudySimulator, folder: Path) -> None:
     """Write the receipt of a study's first arm."""
     arm = study.preregistration.arms[0].name
-    made = build_receipt(study.source(), study.preregistration, study.contract, study.run_log, arm)
+    made = study.receipt(arm)
     (folder / RECEIPT).write_text(document_text(made), encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from attacks.experts import Row, symmetric
 from simulator import StudySimulator
+from verify.forging import mapped, only
 
 from atlas_schema.canonical import canonical_json
 from atlas_schema.evidence.tables import TABLES
@@ -24,7 +25,7 @@ def rewritten(
     s: StudySimulator, table: str, run: str, change: Callable[[Row], Mapping[str, Any] | None]
 ) -> StudySimulator:
     """Change rows of one run by a function; a row for which it returns None stays."""
-    return s.with_rows(table, [{**r, **((change(r) or {}) if r.get("run_id") == run else {})} for r in s.rows(table)])
+    return mapped(s, table, only(run, change))
 
 
 def token(row: Row) -> Key:

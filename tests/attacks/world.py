@@ -16,18 +16,18 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from attacks.remembered import remembered
 from attacks.replanned import under
 from pydantic import ValidationError
 from simulator import Settings, StudySimulator, make_log
@@ -47,11 +47,9 @@ from atlas_schema.files import read_document
 from atlas_schema.measures import summarise as measures
 from atlas_schema.measures.summarise import rounded
 from atlas_schema.study.contracts import built_in_contracts
-from atlas_schema.verify import consistency, verifier
 from atlas_schema.verify import examine as examining
-from atlas_schema.verify.documents import Parsed, parse
-from atlas_schema.verify.examine import Examined, examine
-from atlas_schema.verify.outcome import Channel, Code, Report, Status, exit_code
+from atlas_schema.verify.examine import Examined
+from atlas_schema.verify.outcome import Channel, Code, Report, exit_code
 from atlas_schema.verify.verifier import Options, Submission, verify
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -230,63 +228,9 @@ class Outcome:
 def looked_at(study: StudySimulator, folder: Path) -> Examined | EvidenceError:
     """Make the verifier's one pass over a written bundle, or return why there is none."""
     try:
-        return examine(ParquetBundle(folder), study.preregistration, study.contract, reproduce=True)
+        return examining.examine(ParquetBundle(folder), study.preregistration, study.contract, reproduce=True)
     except EvidenceError as error:
         return error
-
-
-DIGESTED: dict[int, tuple[Any, str]] = {}
-"""Digests of documents by identity; the documents are held, so that no identity is given again."""
-
-
-@cache
-def parsed(kind: str, raw: bytes) -> Parsed | None:
-    """Read a document that stands beside a receipt, once however often it is verified; None where it is not in order."""
-    report = Report(kind)
-    found = parse(kind, raw, kind, report)
-    return found if report.status(Channel.SCHEMA) is not Status.FAILED else None
-
-
-@contextmanager
-def remembered(made: Examined | EvidenceError) -> Iterator[None]:
-    """Let the verifier use one pass over the rows, and one computation of findings per root, for several receipts.
-
-    Documents beside the receipt are read and digested once. The receipt's own checks are untouched.
-    """
-    concluded: dict[tuple[str, bytes | None], Any] = {}
-    conclude, digest_now = measures.conclude, consistency.digest_of
-
-    def once(sums: Any, contract: Any, plan: Any, root: str, second: bytes | None = None) -> Any:
-        if (root, second) not in concluded:
-            concluded[root, second] = conclude(sums, contract, plan, root, second)
-        return concluded[root, second]
-
-    def again(*_: Any, **__: Any) -> Examined:
-        if isinstance(made, EvidenceError):
-            raise made
-        return replace(made)
-
-    def read(name: str, raw: bytes, kind: str | None, report: Report) -> Parsed | None:
-        found = parsed(kind, raw) if kind in ("preregistration", "contract") else None
-        if found is None or kind is None:
-            return parse(name, raw, kind, report)
-        report.channel(Channel.ADMISSION).check()
-        report.channel(Channel.SCHEMA).check()
-        return found
-
-    def digested(document: Any) -> str:
-        if not isinstance(document, (Preregistration, Contract)):
-            return digest_now(document)
-        if id(document) not in DIGESTED:
-            DIGESTED[id(document)] = (document, digest_now(document))
-        return DIGESTED[id(document)][1]
-
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(examining, "examine", again))
-        stack.enter_context(patch.object(measures, "conclude", once))
-        stack.enter_context(patch.object(verifier, "parse", read))
-        stack.enter_context(patch.object(consistency, "digest_of", digested))
-        yield
 
 
 def opened(rows: Path | Examined | EvidenceError) -> EvidenceSource:
@@ -312,23 +256,20 @@ def outcome(
 def attacked(study: StudySimulator, original: Shipped, arm: str, options: Options) -> dict[Strength, Outcome]:
     """Return what comes of changed rows at each strength.
 
-    The rows are read once for all three; what is remembered is what `verify` would compute again from the same rows.
+    The rows are read once for all three: what is `remembered` is what `verify` would compute again from the same rows.
     """
     receipt, found = original.receipt(arm), {}
-    with bundle_of(study, original) as folder:
+    with bundle_of(study, original) as folder, remembered():
         made = looked_at(study, folder)
-        with remembered(made):
-            found[Strength.COURIER] = outcome(receipt, original.study, made, options)
-            if isinstance(made, EvidenceError):  # nobody can digest such rows
-                return dict.fromkeys(Strength, found[Strength.COURIER])
-            for strength in (Strength.FORGER, Strength.PRODUCER):
-                again, forged = issued(
-                    study, made, receipt, original.study.tables["run"], keep=strength is Strength.FORGER
-                )
-                found[strength] = outcome(forged, again, made, options)
-                if made.sums is None:  # no findings follow from rows that break a rule
-                    found[Strength.PRODUCER] = found[strength]
-                    break
+        found[Strength.COURIER] = outcome(receipt, original.study, made, options)
+        if isinstance(made, EvidenceError):  # nobody can digest such rows
+            return dict.fromkeys(Strength, found[Strength.COURIER])
+        for strength in (Strength.FORGER, Strength.PRODUCER):
+            again, forged = issued(study, made, receipt, original.study.tables["run"], keep=strength is Strength.FORGER)
+            found[strength] = outcome(forged, again, made, options)
+            if made.sums is None:  # no findings follow from rows that break a rule
+                found[Strength.PRODUCER] = found[strength]
+                break
     return found
 
 

@@ -115,15 +115,14 @@ def test_a_report_that_finds_no_room_is_no_verdict_and_no_fault(written_study: P
     assert ended.stderr == "The report could not be written to the output: No space left on device\n"
 
 
+def offline(study_folder: Path) -> tuple[Path | str, ...]:
+    """Return the words of a call that opens no evidence."""
+    return study_folder / "receipt-frozen.json", "--contract", study_folder / "contract.json", "--profile", "offline"
+
+
 def test_a_pin_in_capitals_is_the_same_pin(atlas_verify: Command, written_study: Path) -> None:
     digest = digest_of(study().preregistration).removeprefix("sha256:").upper()
-    call = (
-        written_study / "receipt-frozen.json",
-        "--contract",
-        written_study / "contract.json",
-        "--profile",
-        "offline",
-    )
+    call = offline(written_study)
     assert atlas_verify(*call, "--pin", f"sha256:{digest}").code == 0
     ended = atlas_verify(*call, "--pin", f"sha256:{'g' * 64}")
     assert ended.code == 2
@@ -131,13 +130,7 @@ def test_a_pin_in_capitals_is_the_same_pin(atlas_verify: Command, written_study:
 
 
 def test_a_seed_may_be_any_bytes(atlas_verify: Command, written_study: Path) -> None:
-    call = (
-        written_study / "receipt-frozen.json",
-        "--contract",
-        written_study / "contract.json",
-        "--profile",
-        "offline",
-    )
+    call = offline(written_study)
     assert atlas_verify(*call, "--seed", "\udcff").code == 0
 
 
@@ -160,7 +153,7 @@ def test_names_in_a_log_are_no_sentences_of_the_report(atlas_verify: Command, fo
     ]
     log = continued(study().run_log, *extra)
     (folder / "run_log.json").write_text(document_text(log), encoding="utf-8")
-    ended = atlas_verify(folder / "receipt-frozen.json", "--contract", folder / "contract.json", "--profile", "offline")
+    ended = atlas_verify(*offline(folder))
     assert ended.code == 0
     assert f"why {run} was extracted more than once" in ended.out
     assert "by hand" not in ended.out

@@ -21,7 +21,6 @@ from verify.record_defects import SUPPORTED, foreseen, settled, told, with_rows
 from verify.router_defects import grouped_receipt, grouped_world
 
 from atlas_schema.study.contracts import built_in_contracts
-from atlas_schema.study.issue import build_receipt
 from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify.outcome import Code, Report
 from atlas_schema.verify.verifier import Options
@@ -32,7 +31,7 @@ OFFLINE = Options(profile="offline")
 def issued(s: StudySimulator, arm: str = "frozen", options: Options | None = None) -> Report:
     """Issue an honest receipt over a study as it is, and verify that."""
     s = s.relogged()
-    return verified(s, build_receipt(s.source(), s.preregistration, s.contract, s.run_log, arm), options)
+    return verified(s, s.receipt(arm), options)
 
 
 # --- verdicts ------------------------------------------------------------------------------------------------------

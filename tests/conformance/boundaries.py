@@ -15,7 +15,6 @@ from verify.finding_defects import edge
 from verify.forging import Json, as_json, encoded, honest, mapped, study, verified
 
 from atlas_schema.measures.summarise import summarise
-from atlas_schema.study.issue import build_receipt
 from atlas_schema.verify.outcome import Code, Report
 
 # --- documents -----------------------------------------------------------------------------------------------------
@@ -201,4 +200,4 @@ def clusters_outside() -> Report:
 @case("A verdict at the edge, under the producer's own seeds; `lucky_resample` is the same under the reviewer's.")
 def lucky_seed_inside() -> Report:
     s, _ = edge()
-    return verified(s, build_receipt(s.source(), s.preregistration, s.contract, s.run_log, "close"))
+    return verified(s, s.receipt("close"))

@@ -39,6 +39,14 @@ def copied(tmp_path: Path) -> Callable[..., Path]:
     return copy
 
 
+@pytest.fixture
+def judged(atlas_command: Command) -> Command:
+    """Hold a verifier to a corpus."""
+    return lambda verifier, corpus, *more: atlas_command(
+        "conformance", "run", "--verifier", verifier, "--corpus", corpus, *more
+    )
+
+
 def edit(case: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change what a case expects."""
     path = case / "expected.json"
@@ -58,9 +66,9 @@ def script(folder: Path, body: str) -> str:
 # --- the real verifier ---------------------------------------------------------------------------------------------
 
 
-def test_our_own_verifier_answers_some_cases_as_expected(atlas_command: Command, copied: Callable[..., Path]) -> None:
+def test_our_own_verifier_answers_some_cases_as_expected(judged: Command, copied: Callable[..., Path]) -> None:
     corpus = copied("claim_twice", "rewritten_and_says_so")
-    done = atlas_command("conformance", "run", "--verifier", OURS, "--corpus", corpus)
+    done = judged(OURS, corpus)
     assert (done.code, done.err) == (0, "")
     assert done.out == "2 cases: all as expected (exit codes, verdicts, channels and rules compared)\n"
 
@@ -114,7 +122,7 @@ def no_rule(expected: dict[str, Any]) -> None:
     ],
 )
 def test_a_tampered_expectation_is_told(
-    atlas_command: Command,
+    judged: Command,
     copied: Callable[..., Path],
     tmp_path: Path,
     change: Callable[[dict[str, Any]], Any],
@@ -124,47 +132,32 @@ def test_a_tampered_expectation_is_told(
     corpus, said = copied("claim_twice"), tmp_path / "said.json"
     edit(corpus / "claim_twice", change)
     said.write_bytes(our_report())
-    done = atlas_command(
-        "conformance", "run", "--verifier", script(tmp_path, f"cat '{said}'; exit 3"), "--corpus", corpus
-    )
+    done = judged(script(tmp_path, f"cat '{said}'; exit 3"), corpus)
     assert done.code == 1
     assert line in done.out
     assert f"to do: read {corpus / 'claim_twice' / 'README.md'}" in done.out
     assert "1 case: 1 not as expected" in done.out
 
 
-def test_exit_codes_alone(atlas_command: Command, copied: Callable[..., Path], tmp_path: Path) -> None:
+def test_exit_codes_alone(judged: Command, copied: Callable[..., Path], tmp_path: Path) -> None:
     corpus = copied("claim_twice", "preserved_by_identity")
     edit(corpus / "claim_twice", lambda e: e.update(rules=[]))
     wary = script(tmp_path, '[ "$#" = 3 ] || exit 70; grep -q \'}, "claim"\' receipt.json && exit 3; exit 0')
-    done = atlas_command("conformance", "run", "--verifier", wary, "--corpus", corpus, "--exit-code-only")
+    done = judged(wary, corpus, "--exit-code-only")
     assert (done.code, done.out) == (0, "2 cases: all as expected (exit codes compared)\n")
 
 
 @pytest.mark.parametrize("code", [0, 3, 7])
-def test_a_verifier_that_looks_at_nothing_fails(atlas_command: Command, code: int) -> None:
+def test_a_verifier_that_looks_at_nothing_fails(judged: Command, code: int) -> None:
     verifier = f"sh -c 'exit {code}'"
-    done = atlas_command(
-        "conformance", "run", "--verifier", verifier, "--corpus", VECTORS, "--case", "n*side", "--exit-code-only"
-    )
+    done = judged(verifier, VECTORS, "--case", "n*side", "--exit-code-only")
     assert done.code == 1
     assert "not as expected" in done.out
 
 
-def test_the_report_for_machines(atlas_command: Command, copied: Callable[..., Path]) -> None:
+def test_the_report_for_machines(judged: Command, copied: Callable[..., Path]) -> None:
     corpus = copied("claim_twice", "preserved_by_identity")
-    call = (
-        "conformance",
-        "run",
-        "--verifier",
-        "sh -c 'echo no >&2; exit 3'",
-        "--corpus",
-        corpus,
-        "--exit-code-only",
-        "--report",
-        "json",
-    )
-    done = atlas_command(*call)
+    done = judged("sh -c 'echo no >&2; exit 3'", corpus, "--exit-code-only", "--report", "json")
     said = json.loads(done.out)
     assert (done.code, said["cases"], said["failed"], said["compared"]) == (1, 2, 1, "exit_code")
     wrong = next(r for r in said["results"] if not r["passed"])
@@ -187,40 +180,24 @@ def test_the_report_for_machines(atlas_command: Command, copied: Callable[..., P
     ],
 )
 def test_a_verifier_that_breaks_is_told_as_that(
-    atlas_command: Command,
+    judged: Command,
     copied: Callable[..., Path],
     tmp_path: Path,
     body: str,
     line: str,
 ) -> None:
-    call = (
-        "conformance",
-        "run",
-        "--verifier",
-        script(tmp_path, body),
-        "--corpus",
-        copied("preserved_by_identity"),
-        "--timeout",
-        "0.5",
-    )
-    began = time.monotonic()
-    done = atlas_command(*call)
+    corpus, began = copied("preserved_by_identity"), time.monotonic()
+    done = judged(script(tmp_path, body), corpus, "--timeout", "0.5")
     assert done.code == 1
     assert line in done.out
     assert time.monotonic() - began < 20
 
 
-def test_what_a_verifier_started_ends_with_it(
-    copied: Callable[..., Path], atlas_command: Command, tmp_path: Path
-) -> None:
+def test_what_a_verifier_started_ends_with_it(copied: Callable[..., Path], judged: Command, tmp_path: Path) -> None:
     left = tmp_path / "left"
     body = f"(sleep 2; touch {left}) & sleep 60"
-    atlas_command(
-        "conformance",
-        "run",
-        "--verifier",
+    judged(
         script(tmp_path, body),
-        "--corpus",
         copied("preserved_by_identity"),
         "--timeout",
         "0.3",
@@ -230,28 +207,26 @@ def test_what_a_verifier_started_ends_with_it(
 
 
 def test_what_a_verifier_prints_cannot_drive_a_terminal(
-    atlas_command: Command, copied: Callable[..., Path], tmp_path: Path
+    judged: Command, copied: Callable[..., Path], tmp_path: Path
 ) -> None:
     body = "printf 'red \\033[31m' >&2; exit 1"
-    done = atlas_command(
-        "conformance", "run", "--verifier", script(tmp_path, body), "--corpus", copied("preserved_by_identity")
-    )
+    done = judged(script(tmp_path, body), copied("preserved_by_identity"))
     assert "\x1b" not in done.out
     assert "red \\x1b[31m" in done.out
 
 
 @pytest.mark.parametrize("verifier", ["", "no-such-verifier", "'unbalanced", "./absent.sh --strict"])
-def test_a_verifier_that_is_not_there_is_a_matter_of_the_call(atlas_command: Command, verifier: str) -> None:
-    done = atlas_command("conformance", "run", "--verifier", verifier, "--corpus", VECTORS)
+def test_a_verifier_that_is_not_there_is_a_matter_of_the_call(judged: Command, verifier: str) -> None:
+    done = judged(verifier, VECTORS)
     assert (done.code, done.out) == (2, "")
     assert "verifier" in done.err.lower()
 
 
-def test_a_verifier_that_cannot_start_is_a_matter_of_the_call(atlas_command: Command, tmp_path: Path) -> None:
+def test_a_verifier_that_cannot_start_is_a_matter_of_the_call(judged: Command, tmp_path: Path) -> None:
     path = tmp_path / "verifier"
     path.write_bytes(b"\x7fELF no program")
     path.chmod(0o755)
-    done = atlas_command("conformance", "run", "--verifier", path, "--corpus", VECTORS, "--case", "claim_twice")
+    done = judged(path, VECTORS, "--case", "claim_twice")
     assert done.code == 2
     assert "The verifier could not be started." in done.err
 
@@ -267,9 +242,9 @@ def test_words_that_name_files_here_are_made_absolute(tmp_path: Path, monkeypatc
 # --- corpora that lie ----------------------------------------------------------------------------------------------
 
 
-def test_no_corpus_says_where_to_get_one(atlas_command: Command, tmp_path: Path) -> None:
+def test_no_corpus_says_where_to_get_one(judged: Command, tmp_path: Path) -> None:
     for folder in (tmp_path / "absent", tmp_path):
-        done = atlas_command("conformance", "run", "--verifier", "true", "--corpus", folder)
+        done = judged("true", folder)
         assert done.code == 2
         assert "contracts/vectors of the source repository" in done.err
 
@@ -293,14 +268,14 @@ def test_no_corpus_says_where_to_get_one(atlas_command: Command, tmp_path: Path)
     ],
 )
 def test_a_damaged_case_is_refused(
-    atlas_command: Command,
+    judged: Command,
     copied: Callable[..., Path],
     change: Callable[[dict[str, Any]], Any],
     words: str,
 ) -> None:
     corpus = copied("claim_twice")
     edit(corpus / "claim_twice", change)
-    done = atlas_command("conformance", "run", "--verifier", "true", "--corpus", corpus)
+    done = judged("true", corpus)
     assert done.code == 2
     assert "This case cannot be used" in done.err
     assert words in done.err
@@ -400,13 +375,12 @@ def test_lay_prints_the_call(atlas_command: Command, tmp_path: Path) -> None:
     assert (many.code, "more than one" in many.err) == (2, True)
 
 
-def test_what_a_verifier_lacks_is_left_out_and_said(atlas_command: Command) -> None:
+def test_what_a_verifier_lacks_is_left_out_and_said(judged: Command) -> None:
     cases, out = read_corpus(VECTORS, without=frozenset({"sigstore", "duckdb"}))
     assert {"sigstore_genuine", "macro_in_database"} <= set(out)
     assert not {c.name for c in cases} & set(out)
-    call = ("conformance", "run", "--verifier", "true", "--corpus", VECTORS, "--case", "sigstore_*", "--exit-code-only")
-    assert atlas_command(*call, "--without", "sigstore").code == 2
-    assert "unknown value" in atlas_command(*call, "--without", "patience").err
-    done = atlas_command("conformance", "run", "--verifier", "true", "--corpus", VECTORS, "--case", "s*_genuine*", "--exit-code-only",
-                         "--without", "sigstore")  # fmt: skip
+    call = ("true", VECTORS, "--case", "sigstore_*", "--exit-code-only")
+    assert judged(*call, "--without", "sigstore").code == 2
+    assert "unknown value" in judged(*call, "--without", "patience").err
+    done = judged("true", VECTORS, "--case", "s*_genuine*", "--exit-code-only", "--without", "sigstore")
     assert (done.code, "1 left out" in done.out) == (0, True)

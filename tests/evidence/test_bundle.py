@@ -35,18 +35,6 @@ def roots(source: EvidenceSource) -> str:
     return evidence_root(table_roots(source))
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A valid bundle on disk, not to be changed."""
-    return tiny().write(tmp_path_factory.mktemp("study")) / "evidence"
-
-
-@pytest.fixture
-def bundle(written: Path, tmp_path: Path) -> Path:
-    """A valid bundle on disk, to be changed."""
-    return Path(shutil.copytree(written, tmp_path / "evidence"))
-
-
 def rewrite(folder: Path, name: str, table: pa.Table) -> None:
     pq.write_table(table, folder / f"{name}.parquet")
 

@@ -94,31 +94,27 @@ def test_any_missing_or_renamed_row_changes_the_root(name: str, data: st.DataObj
     assert root(name, arrow(name, [*others, renamed])) != root(name, arrow(name, rows))
 
 
+PREDICTED: Row = {
+    "run_id": "base",
+    "window_id": "w",
+    "position": 0,
+    "nll": 1.0,
+    "top1": 0,
+    "entropy": 2.0,
+    "kl_from_base": None,
+}
+"""A row of table `output`."""
+
+
 def test_a_value_moved_to_another_column_changes_the_root() -> None:
-    row = {
-        "run_id": "base",
-        "window_id": "w",
-        "position": 0,
-        "nll": 1.0,
-        "top1": 0,
-        "entropy": 2.0,
-        "kl_from_base": None,
-    }
-    swapped = {**row, "nll": 2.0, "entropy": 1.0}
-    assert root("output", arrow("output", [row])) != root("output", arrow("output", [swapped]))
+    swapped = {**PREDICTED, "nll": 2.0, "entropy": 1.0}
+    assert root("output", arrow("output", [PREDICTED])) != root("output", arrow("output", [swapped]))
 
 
 def test_null_is_not_zero() -> None:
-    row = {
-        "run_id": "base",
-        "window_id": "w",
-        "position": 0,
-        "nll": 1.0,
-        "top1": 0,
-        "entropy": 2.0,
-        "kl_from_base": None,
-    }
-    assert root("output", arrow("output", [row])) != root("output", arrow("output", [{**row, "kl_from_base": 0.0}]))
+    assert root("output", arrow("output", [PREDICTED])) != root(
+        "output", arrow("output", [{**PREDICTED, "kl_from_base": 0.0}])
+    )
 
 
 def test_what_lies_behind_a_null_list_does_not_count() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,16 +50,6 @@ except EvidenceError as error:
     rule, what = error.rule, str(error)
 print(json.dumps([rule, what, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, time.process_time() - start]))
 """
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny().write(tmp_path_factory.mktemp("study")) / "evidence"
-
-
-@pytest.fixture
-def bundle(written: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(written, tmp_path / "evidence"))
 
 
 def one_long_list(values: int, rows: int = 0) -> bytes:

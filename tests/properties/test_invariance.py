@@ -36,7 +36,6 @@ from atlas_schema.evidence.source import EvidenceSource, Partition, whole
 from atlas_schema.evidence.tables import STUDY_TABLES, TABLES
 from atlas_schema.measures import bootstrap
 from atlas_schema.measures.summarise import conclude
-from atlas_schema.study.issue import build_receipt
 from atlas_schema.verify.examine import examine
 
 ROOT = Path(__file__).parents[2]
@@ -204,7 +203,7 @@ for name in ("honest", "faulty"):
 def test_threads_of_libraries_do_not_matter(tmp_path: Path) -> None:
     for name, make in WORLDS.items():
         s = small()
-        honest = build_receipt(s.source(), s.preregistration, s.contract, s.run_log, "close")
+        honest = s.receipt("close")
         again, receipt = reissued(make(), "close", receipt=honest)
         again.write(tmp_path / name)
         (tmp_path / name / "receipt.json").write_bytes(canonical_json(receipt))

@@ -5,7 +5,7 @@ becomes one of 3 to 6, and a verdict that is still told is the same. Of what a r
 for more never gives a later code in the order 3, 4, 5, 6, 1, 0, but that a missed threshold of signatures
 leaves what was signed unread, and then one of 3 to 6 may become another of them.
 
-Rows do not change in most of these tests, so what depends on rows alone is computed once (`remembered`).
+Rows do not change in most of these tests, so what no change enters is `remembered`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from attacks.remembered import remembered
 from documents.records import measurement
 from hypothesis import given
 from hypothesis import strategies as st
 from properties.contract import THOROUGH, holds
-from properties.remembered import rows_looked_at, rows_looked_at_once
 from signing.material import envelope, key, written
 from simulator import StudySimulator
 from verify import record_defects as defects
@@ -50,7 +50,7 @@ Path = tuple[str | int, ...]
 
 @pytest.fixture(scope="module", autouse=True)
 def looked_at_once() -> Iterator[None]:
-    with rows_looked_at_once():
+    with remembered():
         yield
 
 
@@ -195,16 +195,15 @@ def fewer_rows(data: st.DataObject) -> tuple[str, StudySimulator]:
 )
 @given(arm=st.sampled_from(ARMS), forged=st.booleans(), data=st.data())
 def test_rows(arm: str, forged: bool, data: st.DataObject) -> None:
-    with rows_looked_at():
-        what, made = fewer_rows(data)
-        if forged:
-            try:
-                made, receipt = reissued(made, arm, receipt=honest(arm))
-            except (IndexError, KeyError, ValueError):
-                return  # nothing to describe is left, so there is nothing to issue
-            after = verified(made, receipt)
-        else:
-            after = verified(made, honest(arm))
+    what, made = fewer_rows(data)
+    if forged:
+        try:
+            made, receipt = reissued(made, arm, receipt=honest(arm))
+        except (IndexError, KeyError, ValueError):
+            return  # nothing to describe is left, so there is nothing to issue
+        after = verified(made, receipt)
+    else:
+        after = verified(made, honest(arm))
     assert exit_code(after) in NOTHING, what
     assert after.verdict is None
 

@@ -15,7 +15,6 @@ from verify.forging import OTHER_PLAN, as_json, honest, reissued, study, verifie
 
 from atlas_schema.reports import json as json_report
 from atlas_schema.reports import text as text_report
-from atlas_schema.study.issue import build_receipt
 from atlas_schema.verify.outcome import Channel, ClaimLine, Code, Problem, Report, exit_code
 from atlas_schema.verify.verifier import Options
 
@@ -206,7 +205,7 @@ def test_what_stands_beside_the_verdict_is_shown_and_decides_nothing() -> None:
 
 def test_degenerate_occupancy_is_shown_with_its_numbers() -> None:
     made = StudySimulator.make(small(arms=(COLLAPSED,)))
-    receipt = build_receipt(made.source(), made.preregistration, made.contract, made.run_log, "collapsed")
+    receipt = made.receipt("collapsed")
     shown = text_report.render(verified(made, receipt))
     assert "  beside it: margins may not be cited: layer 0: effective experts fell to 0." in shown
     assert "experts are no longer used; the contract admits 0.8 and 0" in shown

@@ -8,19 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from simulator import StudySimulator
-from verify.forging import (
-    Json,
-    as_json,
-    honest,
-    reissued,
-    study,
-    verified,
-)
+from verify.forging import Json, as_json, honest, mapped, only, reissued, study, verified
 
 from atlas_schema.verify.outcome import Code, Report
 from atlas_schema.verify.verifier import Options
 
 OTHER = "sha256:" + "ab" * 32
+POSITION = ("run_id", "layer", "window_id", "position")
+"""What names a row of tables `routing`, `state` and `update`."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +58,34 @@ def stated(change: Callable[[Json], Any], arm: str = "frozen") -> Report:
     return verified(study(), receipt)
 
 
-def row_of(s: StudySimulator, table: str, **key: str | int) -> int:
-    return s.find(table, **key)
-
-
 def first(table: str, run_id: str) -> int:
-    return row_of(study(), table, run_id=run_id)
+    """Return the place of the first row of a run."""
+    return study().find(table, run_id=run_id)
+
+
+def place(s: StudySimulator, table: str, wanted: Callable[[Json], bool]) -> int:
+    """Return the place of the first row of which something holds."""
+    return next(at for at, row in enumerate(s.rows(table)) if wanted(row))
+
+
+def route(s: StudySimulator, row: Json) -> int:
+    """Return the place of the routing row of a sampled position's row."""
+    return s.find("routing", **{name: row[name] for name in POSITION})
+
+
+def valued(s: StudySimulator, table: str, at: int, column: str, change: Callable[[Json], Any]) -> StudySimulator:
+    """Change one value by a function of its row."""
+    return s.with_value(table, at, column, change(s.rows(table)[at]))
 
 
 def altered(table: str, run_id: str, column: str, change: Callable[[Any], Any]) -> StudySimulator:
-    """Change one value in the first row of a run."""
-    at = first(table, run_id)
-    return study().with_value(table, at, column, change(study().rows(table)[at][column]))
+    """Change one value in the first row of a run, by a function of the value."""
+    return valued(study(), table, first(table, run_id), column, lambda row: change(row[column]))
+
+
+def copied(table: str, run_id: str, source: str) -> StudySimulator:
+    """Put another run's rows in place of a run's, under its name."""
+    theirs = {(r["window_id"], r["position"]): r for r in study().rows(table) if r["run_id"] == source}
+    return mapped(
+        study(), table, only(run_id, lambda row: {**theirs[row["window_id"], row["position"]], "run_id": run_id})
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from verify.cases import OTHER, altered, defect, first, forged
-from verify.forging import Json, mapped, rechained, reissued, study, verified
+from verify.cases import OTHER, altered, copied, defect, first, forged, place
+from verify.forging import Json, mapped, only, rechained, reissued, study, verified
 from verify.router_defects import changed_grouped
 
 from atlas_schema.verify.outcome import Code, Report
@@ -27,9 +27,7 @@ def vectors_turned() -> Report:
     states = {(r["layer"], r["window_id"], r["position"]): np.array(r["z"], dtype=np.float64)
               for r in s.rows("state") if r["run_id"] == "base"}  # fmt: skip
 
-    def turned(row: Json) -> Json | None:
-        if row["run_id"] != "arm:rewritten":
-            return None
+    def turned(row: Json) -> Json:
         z = states[row["layer"], row["window_id"], row["position"]]
         frame = np.linalg.qr(np.c_[z, np.eye(len(z))[:, :2]])[0]
         across = frame[:, 1]  # orthogonal to the state: a reflection leaves what is along it
@@ -40,15 +38,14 @@ def vectors_turned() -> Report:
 
         return {"v0": mirrored(row["v0"]), "v1": mirrored(row["v1"])}
 
-    return forged(mapped(s, "update_vector", turned))
+    return forged(mapped(s, "update_vector", only("arm:rewritten", turned)))
 
 
 @defect(
     "R131", "A token is predicted with near half, and the entropy says that another is all but certain.", Code.DIVERGED
 )
 def entropy_lowered() -> Report:
-    rows = study().rows("output")
-    at = next(i for i, r in enumerate(rows) if r["run_id"] == "arm:close" and r["top1"] != _next(r) and r["nll"] < 3)
+    at = place(study(), "output", lambda r: r["run_id"] == "arm:close" and r["top1"] != _next(r) and r["nll"] < 3)
     return forged(study().with_value("output", at, "entropy", 0.01))
 
 
@@ -68,13 +65,7 @@ def rank_overstated() -> Report:
     at = first("layer", "arm:close")
     lowest = study().rows("layer")[at]["w1_rank_min"]
     s = study().with_value("layer", at, "w1_rank_min", lowest)
-
-    def lowered(row: Json) -> Json | None:
-        if row["run_id"] != "arm:close":
-            return None
-        return {"rank": lowest - 1, "cond": None}
-
-    return forged(mapped(s, "overlap", lowered))
+    return forged(mapped(s, "overlap", only("arm:close", lambda _: {"rank": lowest - 1, "cond": None})))
 
 
 @defect("R132", "An arm with the base's experts claims a lower rank than the base's.", Code.DIVERGED)
@@ -84,17 +75,7 @@ def rank_of_equal_experts() -> Report:
 
 @defect("R133", "The losses of one arm are another's, although their weights differ.", Code.DIVERGED)
 def losses_of_another_arm() -> Report:
-    s = study()
-    theirs = {(r["window_id"], r["position"]): r for r in s.rows("output") if r["run_id"] == "arm:close"}
-
-    def copied(row: Json) -> Json | None:
-        return (
-            {**theirs[row["window_id"], row["position"]], "run_id": row["run_id"]}
-            if row["run_id"] == "arm:rewritten"
-            else None
-        )
-
-    return forged(mapped(s, "output", copied))
+    return forged(copied("output", "arm:rewritten", "arm:close"))
 
 
 @defect("C130", "The log records that a run read other weights than the receipt states.", Code.INADMISSIBLE)

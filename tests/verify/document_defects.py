@@ -29,7 +29,6 @@ from atlas_schema.evidence.bundle import ParquetBundle
 from atlas_schema.limits import LIMITS
 from atlas_schema.protocol.judgement import judgement_digest
 from atlas_schema.protocol.log import party
-from atlas_schema.study.issue import build_receipt
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.verify.outcome import Code, Report
 from atlas_schema.verify.sandbox import open_database
@@ -206,7 +205,7 @@ def more_batches_than_resamples() -> Report:
 @defect("C162", "By the contract's own tolerance every number is every other.", Code.INADMISSIBLE)
 def numbers_that_all_agree() -> Report:
     s = study().with_contract({"numbers": {"relative_tolerance": 1.0}})
-    receipt = as_json(build_receipt(s.source(), s.preregistration, s.contract, s.run_log, "frozen"))
+    receipt = as_json(s.receipt("frozen"))
     receipt["findings"]["arms"][0]["success"]["value"] = 0.123
     return verified(s, receipt)
 

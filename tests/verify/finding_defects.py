@@ -9,15 +9,9 @@ from functools import cache
 import numpy as np
 from simulator import StudySimulator
 from verify.cases import altered, defect, forged, stated
-from verify.forging import (
-    Json,
-    study,
-    tiny,
-    verified,
-)
+from verify.forging import Json, study, tiny, verified
 
 from atlas_schema.measures.summarise import summarise
-from atlas_schema.study.issue import build_receipt
 from atlas_schema.verify.outcome import Code, Report, exit_code
 from atlas_schema.verify.verifier import Options
 
@@ -85,10 +79,10 @@ def claim_of_another_arm() -> Report:
 def edge() -> tuple[StudySimulator, bytes]:
     """Return a study whose verdict holds under its own seeds and changes under the reviewer's."""
     arm = replace(study().settings.arms[1], name="close")
-    loose = {"resamples": 60, "batches": 2, "monte_carlo_errors": 0.0, "min_clusters": 10, "rare_event_clusters": 3}
+    loose = {**study().settings.bootstrap, "resamples": 60, "batches": 2, "monte_carlo_errors": 0.0}
     wide = {"drift.chart_content/1": {"ratio_of_sums": 0.5}}
     s = StudySimulator.make(tiny(arms=(arm,), thresholds=wide, bootstrap=loose))
-    near = build_receipt(s.source(), s.preregistration, s.contract, s.run_log, "close").findings.arms[0].cells[0].upper
+    near = s.receipt("close").findings.arms[0].cells[0].upper
     for factor in np.linspace(0.98, 1.06, 17):
         value = float(near or 0.0) * float(factor)
         channel = {
@@ -109,6 +103,6 @@ def edge() -> tuple[StudySimulator, bytes]:
 @defect("D002", "The verdict holds under the producer's seeds and not under the reviewer's.", Code.UNPROVEN)
 def lucky_resample() -> Report:
     s, seed = edge()
-    receipt = build_receipt(s.source(), s.preregistration, s.contract, s.run_log, "close")
+    receipt = s.receipt("close")
     assert exit_code(verified(s, receipt)) is Code.VERIFIED
     return verified(s, receipt, Options(seed=seed))

@@ -21,7 +21,6 @@ from atlas_schema.evidence.source import EvidenceSource, table_roots
 from atlas_schema.files import document_text
 from atlas_schema.protocol.log import next_step, step_hash
 from atlas_schema.study.describe import extraction_of, subjects_of
-from atlas_schema.study.issue import build_receipt
 from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify.outcome import Report
 from atlas_schema.verify.verifier import Options, Submission, verify
@@ -54,8 +53,7 @@ def study() -> StudySimulator:
 @cache
 def honest(arm: str = "frozen") -> Receipt:
     """The receipt that its technician would issue."""
-    s = study()
-    return build_receipt(s.source(), s.preregistration, s.contract, s.run_log, arm)
+    return study().receipt(arm)
 
 
 def as_json(document: Any) -> Json:
@@ -123,6 +121,11 @@ def cited(s: StudySimulator, receipt: Receipt, roots: Sequence[TableRoot]) -> Js
 def mapped(s: StudySimulator, table: str, change: Callable[[Json], Mapping[str, Any] | None]) -> StudySimulator:
     """Return the study with rows of a table changed by a function; a row for which it returns None stays as it is."""
     return s.with_rows(table, [{**row, **(change(row) or {})} for row in s.rows(table)])
+
+
+def only(run: str, change: Callable[[Json], Mapping[str, Any] | None]) -> Callable[[Json], Mapping[str, Any] | None]:
+    """Return a change of the rows of one run alone, for `mapped`."""
+    return lambda row: change(row) if row.get("run_id") == run else None
 
 
 def rechained(log: RunLog, change: Callable[[list[Json]], list[Json]]) -> RunLog:

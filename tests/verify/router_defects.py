@@ -8,20 +8,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from simulator import PRESERVED, StudySimulator, grouped
-from verify.cases import altered, defect, first, forged
-from verify.forging import (
-    FROZEN,
-    Json,
-    mapped,
-    reissued,
-    study,
-    tiny,
-    verified,
-)
+from simulator import GROUPED, PRESERVED, StudySimulator
+from verify.cases import altered, defect, first, forged, place, route, valued
+from verify.forging import FROZEN, Json, mapped, only, reissued, study, tiny, verified
 from verify.row_defects import updated
 
-from atlas_schema.study.issue import build_receipt
 from atlas_schema.verify.outcome import Code, Report
 
 # --- reproduction: routers, vectors, overlap maps, transport, divergence -------------------------------------------
@@ -30,18 +21,12 @@ from atlas_schema.verify.outcome import Code, Report
 @cache
 def grouped_world() -> StudySimulator:
     """A tiny study whose router adds a selection bias and keeps the best groups, with a shared expert."""
-    groups = grouped(noise=0.0)
-    names = ("experts", "adapter", "score_space", "selection_bias", "weight_rule", "weight_scale", "group_mode", "n_groups",
-             "kept_groups", "shared")  # fmt: skip
-    return StudySimulator.make(
-        tiny(**{name: getattr(groups, name) for name in names}, arms=(FROZEN, replace(PRESERVED, name="close")))
-    )
+    return StudySimulator.make(tiny(**GROUPED, arms=(FROZEN, replace(PRESERVED, name="close"))))
 
 
 @cache
 def grouped_receipt() -> Any:
-    s = grouped_world()
-    return build_receipt(s.source(), s.preregistration, s.contract, s.run_log, "frozen")
+    return grouped_world().receipt("frozen")
 
 
 def changed_grouped(table: str, column: str, change: Callable[[Json], Any], run_id: str = "arm:close") -> Report:
@@ -49,10 +34,8 @@ def changed_grouped(table: str, column: str, change: Callable[[Json], Any], run_
     s = grouped_world()
     at = s.find(table, run_id=run_id)
     if table == "routing":
-        state = s.rows("state")[s.find("state", run_id=run_id)]
-        at = s.find(table, **{name: state[name] for name in ("run_id", "layer", "window_id", "position")})
-    changed = s.with_value(table, at, column, change(s.rows(table)[at]))
-    return verified(*reissued(changed, "frozen", receipt=grouped_receipt()))
+        at = route(s, s.rows("state")[s.find("state", run_id=run_id)])
+    return verified(*reissued(valued(s, table, at, column, change), "frozen", receipt=grouped_receipt()))
 
 
 @defect("R020", "An arm without groups claims to have kept two of them.", Code.DIVERGED)
@@ -78,11 +61,8 @@ def group_margin_inflated() -> Report:
 @defect("R021", "Admissible experts are half a group.", Code.DIVERGED)
 def half_a_group() -> Report:
     def shrunk(row: Json) -> list[bool]:
-        s = grouped_world()
-        route = s.rows("routing")[
-            s.find("routing", **{k: row[k] for k in ("run_id", "layer", "window_id", "position")})
-        ]
-        used = {*route["experts"], route["competitor_in"]}
+        routed = grouped_world().rows("routing")[route(grouped_world(), row)]
+        used = {*routed["experts"], routed["competitor_in"]}
         free = next(e for e, there in enumerate(row["admissible"]) if there and e not in used)
         return [there and e != free for e, there in enumerate(row["admissible"])]
 
@@ -91,18 +71,11 @@ def half_a_group() -> Report:
 
 @defect("R021", "A margin between groups is negative at a token whose scores nobody keeps.", Code.DIVERGED)
 def negative_group_margin() -> Report:
-    return verified(*reissued(_unsampled("group_margin", -1.0), "frozen", receipt=grouped_receipt()))
-
-
-def _unsampled(column: str, value: Any) -> StudySimulator:
     s = grouped_world()
-    sampled = {(r["window_id"], r["position"]) for r in s.rows("state")}
-    at = next(
-        i
-        for i, r in enumerate(s.rows("routing"))
-        if r["run_id"] == "arm:close" and (r["window_id"], r["position"]) not in sampled
-    )
-    return s.with_value("routing", at, column, value)
+    kept = {(r["window_id"], r["position"]) for r in s.rows("state")}
+    at = place(s, "routing", lambda r: r["run_id"] == "arm:close" and (r["window_id"], r["position"]) not in kept)
+    changed = s.with_value("routing", at, "group_margin", -1.0)
+    return verified(*reissued(changed, "frozen", receipt=grouped_receipt()))
 
 
 @defect("R022", "An arm with the base's tensors moved by less than the Gram matrix resolves.", Code.DIVERGED)
@@ -181,13 +154,12 @@ def turned_by_nothing() -> Report:
 
 @defect("R026", "An arm whose attention changed claims to turn no state.", Code.DIVERGED)
 def turned_nowhere() -> Report:
-    return forged(mapped(study(), "update", lambda r: {"transport_angle": 0.0} if r["run_id"] == "arm:close" else None))
+    return forged(mapped(study(), "update", only("arm:close", lambda _: {"transport_angle": 0.0})))
 
 
 @defect("R027", "A divergence is smaller than the two losses allow.", Code.DIVERGED)
 def divergence_understated() -> Report:
-    quiet = mapped(study(), "output", lambda r: {"kl_from_base": 0.0} if r["run_id"] == "arm:rewritten" else None)
-    return forged(quiet)
+    return forged(mapped(study(), "output", only("arm:rewritten", lambda _: {"kl_from_base": 0.0})))
 
 
 @defect("R027", "A divergence is negative.", Code.DIVERGED)
@@ -204,13 +176,13 @@ def divergence_of_equal_weights() -> Report:
 def called_most_likely() -> Report:
     tokens = {w["window_id"]: w["tokens"] for w in study().rows("window")}
 
-    def hit(row: Json) -> Json | None:
-        return {"top1": tokens[row["window_id"]][row["position"] + 1]} if row["run_id"] == "arm:rewritten" else None
+    def hit(row: Json) -> Json:
+        return {"top1": tokens[row["window_id"]][row["position"] + 1]}
 
-    return forged(mapped(study(), "output", hit))
+    return forged(mapped(study(), "output", only("arm:rewritten", hit)))
 
 
 @defect("R028", "A token that is predicted almost surely is not the most likely one.", Code.DIVERGED)
 def sure_and_not_first() -> Report:
-    at = next(i for i, r in enumerate(study().rows("output")) if r["run_id"] == "null:batch" and r["nll"] > 1.0)
+    at = place(study(), "output", lambda r: r["run_id"] == "null:batch" and r["nll"] > 1.0)
     return forged(study().with_value("output", at, "nll", 0.01))

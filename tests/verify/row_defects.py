@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
 from simulator import CHANGES, StudySimulator
-from verify.cases import OTHER, altered, defect, first, forged, row_of
-from verify.forging import (
-    Json,
-    mapped,
-    study,
-)
+from verify.cases import OTHER, POSITION, altered, copied, defect, first, forged, place, route, valued
+from verify.forging import Json, mapped, only, study
 
 from atlas_schema.canonical import canonical_json, digest_bytes
 from atlas_schema.verify.outcome import Code, Report
@@ -98,11 +95,12 @@ def unknown_bias() -> Report:
 
 
 def redigested(s: StudySimulator, run_id: str, change: Callable[[Json], Json]) -> StudySimulator:
-    import json
+    """Change the tensor digests in the first layer row of a run."""
 
-    at = row_of(s, "layer", run_id=run_id)
-    digests = json.loads(s.rows("layer")[at]["tensor_digests"])
-    return s.with_value("layer", at, "tensor_digests", canonical_json(change(digests)).decode())
+    def rewritten(row: Json) -> str:
+        return canonical_json(change(json.loads(row["tensor_digests"]))).decode()
+
+    return valued(s, "layer", s.find("layer", run_id=run_id), "tensor_digests", rewritten)
 
 
 # --- reproduction: native rows ------------------------------------------------------------------------------------
@@ -128,26 +126,13 @@ def score_to_taste() -> Report:
     Code.DIVERGED,
 )
 def base_states_as_the_arms() -> Report:
-    s = study()
-    base = {(r["window_id"], r["position"]): r for r in s.rows("state") if r["run_id"] == "base"}
-
-    def copied(row: Json) -> Json | None:
-        if row["run_id"] != "arm:rewritten":
-            return None
-        return {**base[row["window_id"], row["position"]], "run_id": row["run_id"]}
-
-    return forged(mapped(s, "state", copied))
-
-
-def _sampled_route(run_id: str) -> int:
-    """Return the routing row of the first sampled position of a run."""
-    state = study().rows("state")[first("state", run_id)]
-    return row_of(study(), "routing", run_id=run_id, window_id=state["window_id"], position=state["position"])
+    return forged(copied("state", "arm:rewritten", "base"))
 
 
 def routed(column: str, change: Callable[[Json], Any], run_id: str = "arm:close") -> Report:
-    at = _sampled_route(run_id)
-    return forged(study().with_value("routing", at, column, change(study().rows("routing")[at])))
+    """Change one value in the routing row of a run's first sampled position."""
+    at = route(study(), study().rows("state")[first("state", run_id)])
+    return forged(valued(study(), "routing", at, column, change))
 
 
 @defect("R006", "A margin was inflated.", Code.DIVERGED)
@@ -162,7 +147,7 @@ def margin_negative() -> Report:
 
 @defect("R006", "A margin is missing though there is a competitor.", Code.DIVERGED)
 def margin_missing() -> Report:
-    at = next(i for i, r in enumerate(study().rows("routing")) if r["position"] == 0)  # never sampled
+    at = place(study(), "routing", lambda r: r["position"] == 0)  # never sampled
     return forged(study().with_value("routing", at, "margin", None))
 
 
@@ -225,9 +210,8 @@ def weights_to_taste() -> Report:
 def updated(column: str, change: Callable[[Any], Any], run_id: str = "arm:close") -> Report:
     """Change one value in a row whose vectors are not kept, so that what they would say does not mix in."""
     kept = {w["window_id"] for w in study().rows("window") if w["split"] == "evaluation"}
-    rows = study().rows("update")
-    at = next(i for i, row in enumerate(rows) if row["run_id"] == run_id and row["window_id"] not in kept)
-    return forged(study().with_value("update", at, column, change(rows[at][column])), "frozen")
+    at = place(study(), "update", lambda row: row["run_id"] == run_id and row["window_id"] not in kept)
+    return forged(valued(study(), "update", at, column, lambda row: change(row[column])))
 
 
 @defect("R008", "Same-state scores are not those of the arm's router at the base's state.", Code.DIVERGED)
@@ -237,17 +221,13 @@ def same_state_scores() -> Report:
 
 @defect("R008", "The pair is not the base's k-th and next expert.", Code.DIVERGED)
 def other_pair() -> Report:
-    at = first("update", "arm:close")
-    row = study().rows("update")[at]
-    return forged(study().with_value("update", at, "pair_in", row["pair_out"]))
+    return forged(valued(study(), "update", first("update", "arm:close"), "pair_in", lambda row: row["pair_out"]))
 
 
 @defect("R008", "The base's set is marked as the arm's set.", Code.DIVERGED)
 def members_copied() -> Report:
-    at = next(
-        i for i, r in enumerate(study().rows("update")) if r["run_id"] == "arm:rewritten" and r["in0"] != r["in1"]
-    )
-    return forged(study().with_value("update", at, "in1", study().rows("update")[at]["in0"]))
+    at = place(study(), "update", lambda r: r["run_id"] == "arm:rewritten" and r["in0"] != r["in1"])
+    return forged(valued(study(), "update", at, "in1", lambda row: row["in0"]))
 
 
 @defect("R008", "The forced weight of the pair's member was written to taste.", Code.DIVERGED)
@@ -257,32 +237,45 @@ def forced_weight() -> Report:
 
 @defect("R008", "The updates of two windows changed places.", Code.DIVERGED)
 def updates_swapped() -> Report:
-    s, keys = study(), ("run_id", "layer", "window_id", "position")
-    rows = s.rows("update")
+    rows = study().rows("update")
     a = first("update", "arm:close")
-    b = next(i for i, r in enumerate(rows) if r["run_id"] == "arm:close" and r["window_id"] != rows[a]["window_id"])
-    swapped = {a: {**rows[b], **{k: rows[a][k] for k in keys}}, b: {**rows[a], **{k: rows[b][k] for k in keys}}}
-    return forged(s.with_rows("update", [swapped.get(i, r) for i, r in enumerate(rows)]))
+    b = place(study(), "update", lambda r: r["run_id"] == "arm:close" and r["window_id"] != rows[a]["window_id"])
+    swapped = {at: {**rows[from_], **{k: rows[at][k] for k in POSITION}} for at, from_ in ((a, b), (b, a))}
+    return forged(study().with_rows("update", [swapped.get(i, r) for i, r in enumerate(rows)]))
 
 
-def _scaled(gram: list[float], n: int, factor: float) -> list[float]:
-    """Scale the changes of a packed Gram matrix of ``n`` base updates and ``n`` changes."""
-    full = np.zeros((2 * n, 2 * n))
-    full[np.triu_indices(2 * n)] = gram
-    weights = np.array([1.0] * n + [factor] * n)
-    return [float(v) for v in (full * np.outer(weights, weights))[np.triu_indices(2 * n)]]
+def _unpacked(row: Json) -> np.ndarray:
+    """Return the Gram matrix of a row's ``n`` base updates and ``n`` changes, ``[2n, 2n]``."""
+    full = np.zeros((2 * len(row["experts"]), 2 * len(row["experts"])))
+    full[np.triu_indices(len(full))] = row["gram"]
+    return full + np.triu(full, 1).T
+
+
+def _packed(gram: np.ndarray) -> list[float]:
+    return [float(v) for v in gram[np.triu_indices(len(gram))]]
+
+
+def _scaled(row: Json, of_base: float, of_change: float) -> np.ndarray:
+    """Return a row's Gram matrix for base updates and changes of so many times their length."""
+    weights = np.repeat([of_base, of_change], len(row["experts"]))
+    return _unpacked(row) * np.outer(weights, weights)
+
+
+def _lengths(gram: np.ndarray, uz: np.ndarray, row: Json) -> np.ndarray:
+    """Return the squared length of every update of the arm, from its part across the state and its part ``uz`` along it."""
+    n, d, zz = len(uz), study().dims.d, _state_norm(row)
+    across = np.diagonal(gram)[:n] + 2 * np.diagonal(gram[:n, n:]) + np.diagonal(gram)[n:]
+    along: np.ndarray = uz**2 * (2 / d - zz / d**2)
+    return across + along
 
 
 @defect(
     "R009 R023", "The drift was smoothed: changes in the Gram matrix are a hundredth of what they were.", Code.DIVERGED
 )
 def drift_smoothed() -> Report:
-    def smooth(row: Json) -> Json | None:
-        if row["run_id"] != "arm:rewritten":
-            return None
-        return {"gram": _scaled(row["gram"], len(row["experts"]), 0.01)}
-
-    return forged(mapped(study(), "update", smooth))
+    return forged(
+        mapped(study(), "update", only("arm:rewritten", lambda row: {"gram": _packed(_scaled(row, 1.0, 0.01))}))
+    )
 
 
 @defect(
@@ -291,21 +284,12 @@ def drift_smoothed() -> Report:
     Code.DIVERGED,
 )
 def drift_smoothed_in_all_norms() -> Report:
-    def smooth(row: Json) -> Json | None:
-        if row["run_id"] != "arm:close":
-            return None
-        n, c = len(row["experts"]), 0.01
-        gram = np.zeros((2 * n, 2 * n))
-        gram[np.triu_indices(2 * n)] = _scaled(row["gram"], n, c)
-        uz0, uz1 = np.array(row["uz0"]), np.array(row["uz1"])
-        uz = uz0 + c * (uz1 - uz0)
-        norm = np.diagonal(gram)[:n] + 2 * np.diagonal(gram[:n, n:]) + np.diagonal(gram)[n:]
-        zz = _state_norm(row)
-        d = study().dims.d
-        return {"gram": list(gram[np.triu_indices(2 * n)]), "uz1": list(uz),
-                "uu1": list(norm + uz**2 * (2 / d - zz / d**2))}  # fmt: skip
+    def smooth(row: Json) -> Json:
+        gram, uz0, uz1 = _scaled(row, 1.0, 0.01), np.array(row["uz0"]), np.array(row["uz1"])
+        uz = uz0 + 0.01 * (uz1 - uz0)
+        return {"gram": _packed(gram), "uz1": list(uz), "uu1": list(_lengths(gram, uz, row))}
 
-    return forged(mapped(study(), "update", smooth))
+    return forged(mapped(study(), "update", only("arm:close", smooth)))
 
 
 @cache
@@ -326,20 +310,10 @@ def _state_norm(row: Json) -> float:
 def base_inflated() -> Report:
     factor, d = 4.0, study().dims.d
 
-    def inflate(row: Json) -> Json | None:
-        if row["run_id"] != "arm:rewritten":
-            return None
-        n, zz = len(row["experts"]), _state_norm(row)
-        upper = np.triu_indices(2 * n)
-        gram = np.zeros((2 * n, 2 * n))
-        gram[upper] = row["gram"]
-        gram = gram + np.triu(gram, 1).T
-        scale = np.r_[np.full(n, factor), np.ones(n)]
-        gram = gram * scale[:, None] * scale[None, :]
+    def inflate(row: Json) -> Json:
+        n, zz, gram = len(row["experts"]), _state_norm(row), _scaled(row, factor, 1.0)
         uz0 = np.array(row["uz0"]) * factor
         uz1 = uz0 + np.array(row["uz1"]) - np.array(row["uz0"])
-        norm0, change, cross = np.diagonal(gram)[:n], np.diagonal(gram)[n:], np.diagonal(gram[:n, n:])
-        radial = 2 / d - zz / d**2
         rho0, rho1 = np.array(row["rho0"]), np.array(row["rho1"])
         both = np.r_[rho1 - rho0, rho1]
         tangent, tangent0 = both @ gram @ both, rho0 @ gram[:n, :n] @ rho0
@@ -349,18 +323,19 @@ def base_inflated() -> Report:
         def whole(part: Any, along: Any) -> float:
             return float(np.sqrt(part + 2 * along**2 / d * (1 - zz / d) + along**2 * zz / d**2))
 
-        return {"gram": list(gram[upper]), "uz0": list(uz0), "uz1": list(uz1), "uu0": list(norm0 + uz0**2 * radial),
-                "uu1": list(norm0 + 2 * cross + change + uz1**2 * radial), "dV_norm": float(np.sqrt(tangent)),
+        radial = uz0**2 * (2 / d - zz / d**2)
+        return {"gram": _packed(gram), "uz0": list(uz0), "uz1": list(uz1), "uu0": list(np.diagonal(gram)[:n] + radial),
+                "uu1": list(_lengths(gram, uz1, row)), "dV_norm": float(np.sqrt(tangent)),
                 "y0_norm": whole(tangent0, a0), "dy_norm": whole(tangent, a)}  # fmt: skip
 
-    return forged(mapped(study(), "update", inflate))
+    return forged(mapped(study(), "update", only("arm:rewritten", inflate)))
 
 
 @defect("R017 R027", "An arm claims the base's weights, and its layer has other tensors.", Code.DIVERGED)
 def borrowed_weights() -> Report:
     base = study().rows("run")[first("run", "base")]
     s = altered("run", "arm:rewritten", "weights_digest", lambda _: base["weights_digest"])
-    return forged(s.with_value("run", row_of(s, "run", run_id="arm:rewritten"), "param_distance", 0.0))
+    return forged(s.with_value("run", first("run", "arm:rewritten"), "param_distance", 0.0))
 
 
 @defect("R009", "An expert's update is longer than the Gram matrix says.", Code.DIVERGED)
@@ -395,19 +370,15 @@ def large_base() -> Report:
 
 @defect("R011 R023", "An arm with the base's tensors shows drift.", Code.DIVERGED)
 def drift_of_equal_tensors() -> Report:
-    def moved(row: Json) -> Json | None:
-        if row["run_id"] != "arm:frozen":
-            return None
+    def moved(row: Json) -> Json:
         n, c = len(row["experts"]), 0.25  # every expert's update grows by a quarter
-        base = np.zeros((2 * n, 2 * n))
-        base[np.triu_indices(2 * n)] = row["gram"]
-        inner = base[:n, :n] + np.triu(base[:n, :n], 1).T
+        inner = _unpacked(row)[:n, :n]
         gram = np.block([[inner, c * inner], [c * inner, c * c * inner]])
         field = float(np.sqrt(np.array(row["rho0"]) @ inner @ np.array(row["rho0"])))
-        return {"gram": list(gram[np.triu_indices(2 * n)]), "uz1": [(1 + c) * v for v in row["uz0"]],
+        return {"gram": _packed(gram), "uz1": [(1 + c) * v for v in row["uz0"]],
                 "uu1": [(1 + c) ** 2 * v for v in row["uu0"]], "dV_norm": c * field, "dy_norm": c * row["y0_norm"]}  # fmt: skip
 
-    return forged(mapped(study(), "update", moved))
+    return forged(mapped(study(), "update", only("arm:frozen", moved)))
 
 
 @defect("R011", "The base's rows were copied as those of an arm whose experts all changed.", Code.DIVERGED)

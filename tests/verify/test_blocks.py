@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from simulator import MemorySource
 from verify import finding_defects, row_defects
-from verify.cases import CASES, row_of
+from verify.cases import CASES
 from verify.forging import honest, reissued, study, verified
 from verify.router_defects import grouped_receipt, grouped_world
 
@@ -81,7 +81,7 @@ def test_a_row_left_out_anywhere_is_missed_under_every_profile_that_reads_rows(
     table: str, profile: str, at: int
 ) -> None:
     rows = study().rows(table)
-    del rows[at if at < 0 else at + row_of(study(), table, run_id="arm:close")]
+    del rows[at if at < 0 else at + study().find(table, run_id="arm:close")]
     report = verified(*reissued(study().with_rows(table, rows)), Options(profile=profile))
     assert {p.rule for r in report.channels.values() for p in r.problems} == {"ATL-C010"}
     assert exit_code(report) is Code.INADMISSIBLE or report.status(Channel.CONTRACT) is Status.UNPROVEN
