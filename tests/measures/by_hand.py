@@ -17,8 +17,6 @@ from atlas_schema.measures.geometry import F64
 from atlas_schema.measures.routers import RouterRule
 
 DIMS = Dims(d=2, E=4, k=2, P=2)
-
-
 Row = dict[str, Any]
 
 
@@ -73,11 +71,23 @@ def update(position: int, experts: list[int], v0: F64, v1: F64, **more: Any) -> 
 
 
 V0 = np.array([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]])
-
-
 V1 = np.array([[3.0, 4.0], [0.0, 5.0], [1.0, 4.0]])
 
 
 def rule(space: str = "logit", weights: str = "softmax_topk", mode: str = "none", **more: Any) -> RouterRule:
     given = {"scale": 1.0, "selection_bias": None, "n_groups": 1 if mode == "none" else 2, "kept_groups": 1, **more}
     return RouterRule(space, weights, group_mode=mode, **given)
+
+
+def pair(a: int, b: int, **more: Any) -> Row:
+    usual = {
+        "run_id": "base",
+        "layer": 3,
+        "expert_a": a,
+        "expert_b": b,
+        "visits": 1,
+        "rank": 2,
+        "cond": 1.0,
+        "drift_den": 1.0,
+    }
+    return {**usual, **more}

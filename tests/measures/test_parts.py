@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import struct
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
-from measures.by_hand import V0, V1, Row, at, clusters, layer, rows, rule, source, update
+from measures.by_hand import V0, V1, Row, at, clusters, layer, pair, rows, rule, source, update
 
 from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.preregistration import Preregistration
@@ -296,20 +296,6 @@ def test_the_bounded_form_of_nothing_is_nothing() -> None:
 
 
 # --- overlap ------------------------------------------------------------------------------------------------------
-
-
-def pair(a: int, b: int, **more: Any) -> Row:
-    usual = {
-        "run_id": "base",
-        "layer": 3,
-        "expert_a": a,
-        "expert_b": b,
-        "visits": 1,
-        "rank": 2,
-        "cond": 1.0,
-        "drift_den": 1.0,
-    }
-    return {**usual, **more}
 
 
 def test_drift_of_pairs_is_summed_by_leaving_and_entering_expert() -> None:

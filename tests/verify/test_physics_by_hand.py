@@ -1,0 +1,301 @@
+"""Rules of rows one by one, on rows small enough to work out by hand: what is accepted at the edge, and what beyond it is not."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from measures.by_hand import DIMS, V0, at, layer, pair, rows, update
+
+from atlas_schema.evidence.columns import Rows
+from atlas_schema.evidence.tables import Dims
+from atlas_schema.measures.tensors import tensor_digest
+from atlas_schema.study.contracts import built_in_contracts
+from atlas_schema.verify.outcome import Channel, ChannelResult
+from atlas_schema.verify.physics.layers import check_digests, check_layer, text_object
+from atlas_schema.verify.physics.outputs import check_divergence, check_output, check_task, check_transport
+from atlas_schema.verify.physics.overlap import MAPPED, check_ranks, chosen_pairs
+from atlas_schema.verify.physics.overlap import _check_returns as check_returns
+from atlas_schema.verify.physics.violations import SHOWN_PER_RULE, Record, Violation, by_slot, first_false, first_wrong
+from atlas_schema.verify.reproduction import differences
+
+TOLERANCES = next(iter(built_in_contracts().values())).tolerances
+LN2 = math.log(2.0)
+
+
+def said(found: list[Violation]) -> set[str]:
+    return {v.what for v in found}
+
+
+# --- layers -------------------------------------------------------------------------------------------------------
+
+
+def sound(dims: Dims = DIMS, **changes: Any) -> dict[str, Any]:
+    """Return a layer's row with the digests of what it stores; ``digests`` changes some of them, None takes one away."""
+    digests = changes.pop("digests", {})
+    row = layer(**{
+        "residual_path": "experts", "w1_kind": "gate_up_stacked", "reconstruction_error": 0.0, "router_weight": [0.5] * (dims.E * dims.d),
+        "gain": [2.0] * dims.d, "identity_permutation": list(range(dims.E)), "d": dims.d, "n_experts": dims.E, "top_k": dims.k, **changes,
+    })  # fmt: skip
+    made = {
+        "norm.gain": tensor_digest(np.array(row["gain"], dtype=np.float32)),
+        "router.weight": tensor_digest(np.array(row["router_weight"], dtype=np.float32).reshape(dims.E, dims.d)),
+        "local": "l", "upstream": "u", **{f"experts.{e}": f"e{e}" for e in range(dims.E)},
+    }  # fmt: skip
+    if row["selection_bias"] is not None:
+        made["selection.bias"] = tensor_digest(np.array(row["selection_bias"], dtype=np.float32))
+    if row["router_bias"] is not None:
+        made["router.bias"] = tensor_digest(np.array(row["router_bias"], dtype=np.float32))
+    made = {name: d for name, d in {**made, **digests}.items() if d is not None}
+    return {**row, "tensor_digests": json.dumps(made)}
+
+
+def checked(dims: Dims = DIMS, **changes: Any) -> set[str]:
+    return said(check_layer(rows("layer", sound(dims, **changes), dims=dims), dims, TOLERANCES))
+
+
+GROUPS = "groups do not divide the experts, or leave too few"
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"gain_convention": "1+w"}, {"gain_convention": "none", "gain": [1.0, 1.0]}, {"eps": 1e-9}, {"w1_rank_min": 0},
+    {"reconstruction_error": TOLERANCES.reconstruction}, {"router_bias": [1.0] * 4}, {"weight_scale": 1e-6}, {"weight_scale": 1e6},
+    {"residual_path": "experts+shared", "digests": {"shared": "s"}},
+    {"executed_dtype": "bfloat16", "reconstruction_error": TOLERANCES.accumulation * 2.0**-8},
+    {"score_space": "sigmoid+bias", "weight_rule": "sigmoid_topk", "selection_bias": [0.5] * 4},
+    {"score_space": "sigmoid+bias", "weight_rule": "sigmoid_topk", "group_mode": "max", "n_groups": 2},
+    {"score_space": "softmax+bias", "weight_rule": "softmax_topk", "group_mode": "top2_sum", "n_groups": 2},
+    {"group_mode": "max", "n_groups": 4, "kept_groups": 2},
+])  # fmt: skip
+def test_layers_that_may_be(changes: dict[str, Any]) -> None:
+    assert checked(**changes) == set()
+
+
+@pytest.mark.parametrize(("changes", "what"), [
+    ({"d": 3}, "sizes differ from the columns"), ({"n_experts": 5}, "sizes differ from the columns"),
+    ({"top_k": 3}, "sizes differ from the columns"), ({"eps": 0.0}, "eps is not between 0 and 1"),
+    ({"eps": 1.0}, "eps is not between 0 and 1"), ({"eps": -0.5}, "eps is not between 0 and 1"),
+    ({"reconstruction_error": -1e-9}, "the block was not reconstructed from its experts"),
+    ({"reconstruction_error": TOLERANCES.reconstruction * 1.01}, "the block was not reconstructed from its experts"),
+    ({"identity_permutation": [0, 2, 1, 3]}, "experts changed places"), ({"w1_rank_min": 3}, "a rank is larger than the hidden size"),
+    ({"gain_convention": "none"}, "a norm without gain has one"), ({"norm_kind": "layer"}, "norm_kind is unknown to this version"),
+    ({"digests": {"norm.gain": "x"}}, "the digest of norm.gain is not that of the stored values"),
+    ({"digests": {"upstream": None}}, "a tensor has no digest, or an unknown one has"),
+    ({"digests": {"shared": "s"}}, "a tensor has no digest, or an unknown one has"),
+    ({"digests": {"experts.4": "s"}}, "a tensor has no digest, or an unknown one has"),
+    ({"weight_scale": 0.9e-6}, "the scale of the weights is not between 1e-6 and 1e6"),
+    ({"weight_scale": 1.1e6}, "the scale of the weights is not between 1e-6 and 1e6"),
+    ({"selection_bias": [0.5] * 4}, "logits carry a selection bias"),
+    ({"score_space": "sigmoid+bias"}, "weights and scores have different gates"),
+    ({"score_space": "softmax+bias", "weight_rule": "sigmoid_topk"}, "weights and scores have different gates"),
+    ({"n_groups": 2}, GROUPS), ({"kept_groups": 2}, GROUPS), ({"n_groups": 0}, GROUPS), ({"group_mode": "max"}, GROUPS),
+    ({"group_mode": "max", "n_groups": 3, "kept_groups": 2}, GROUPS), ({"group_mode": "max", "n_groups": 2, "kept_groups": 0}, GROUPS),
+    ({"group_mode": "max", "n_groups": 2, "kept_groups": 2}, GROUPS), ({"group_mode": "max", "n_groups": 0}, GROUPS),
+    ({"group_mode": "max", "n_groups": 4}, GROUPS),  # one expert is left, and two are to be chosen
+    ({"group_mode": "top2_sum", "n_groups": 4, "kept_groups": 2}, GROUPS),  # no two scores to a group
+])  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_layers_that_may_not_be(changes: dict[str, Any], what: str) -> None:
+    assert checked(**changes) == {what}
+
+
+def test_more_active_experts_than_there_are_is_said_whatever_the_columns() -> None:
+    many = "more experts are active than there are"
+    wide = Dims(d=8, E=4, k=5, P=2)
+    assert many in checked(wide)
+    assert many in checked(top_k=0)
+    assert checked(Dims(d=2, E=4, k=4, P=2)) == set()
+
+
+def test_texts_of_tables_are_strict_documents() -> None:
+    table = rows("layer", sound())
+    assert text_object(table, "tensor_digests", 0)["upstream"] == "u"
+    for text in ('{"a": 1, "a": 2}', "[1]", "{"):
+        with pytest.raises(Exception, match="tensor_digests does not hold"):
+            text_object(rows("layer", {**sound(), "tensor_digests": text}), "tensor_digests", 0)
+
+
+def digests_of(**changes: str) -> dict[str, str]:
+    return {"local": "l", "upstream": "u", "experts.0": "e", **{n.replace("_", "."): d for n, d in changes.items()}}
+
+
+UP = "upstream of protected layer number {} equals the base's although an earlier tensor differs"
+
+
+@pytest.mark.parametrize(("arm", "weights", "expected"), [
+    ([digests_of(), digests_of()], ("w", 0.0), set()), ([digests_of(experts_0="x"), digests_of(upstream="x")], ("x", 0.5), set()),
+    ([digests_of(), digests_of(experts_0="x")], ("x", 0.5), set()),
+    ([digests_of(experts_0="x"), digests_of()], ("x", 0.5), {UP.format(1)}),
+    ([digests_of(local="x"), digests_of(upstream="x")], ("x", 0.5), {UP.format(0)}),
+    ([digests_of(upstream="x"), digests_of()], ("x", 0.5), {UP.format(1)}),
+    ([digests_of(), digests_of(experts_0="x")], ("x", 0.0), {"tensors differ from the base's although the weights do not"}),
+    ([digests_of(), digests_of(experts_0="x")], ("w", 0.5), {
+        "tensors differ from the base's although the weights do not",
+        "tensors differ from those of arm:x although the weights' digest is the same"}),
+])  # fmt: skip
+def test_digests_agree_between_layers_and_runs(
+    arm: list[dict[str, str]], weights: tuple[str, float], expected: set[str]
+) -> None:
+    base = [digests_of(), digests_of()]
+    assert said(check_digests({"base": base, "arm:x": arm}, {"base": ("w", 0.0), "arm:x": weights})) == expected
+
+
+def test_two_arms_of_one_weights_digest_have_one_set_of_tensors() -> None:
+    base, one = [digests_of()], [digests_of(experts_0="x")]
+    both = {"base": ("w", 0.0), "arm:a": ("v", 0.5), "arm:b": ("v", 0.5)}
+    assert check_digests({"base": base, "arm:a": one, "arm:b": one}, both) == []
+    (found,) = check_digests({"base": base, "arm:a": one, "arm:b": [digests_of(experts_0="y")]}, both)
+    assert (found.rule, found.where) == ("ATL-R017", "table layer, run_id=arm:b")
+    assert "those of arm:a" in found.what
+
+
+# --- outputs ------------------------------------------------------------------------------------------------------
+
+
+def output(nll: float, entropy: float, top1: int = 7, kl: float | None = None) -> Rows:
+    return rows("output", {**at("w", 0), "nll": nll, "entropy": entropy, "top1": top1, "kl_from_base": kl})
+
+
+HALF, BELOW, SMALL = (
+    "a token that is not the most likely one is predicted with more than half",
+    "the most likely token is less likely than the entropy allows",
+    "the entropy is smaller than the loss allows",
+)
+
+
+@pytest.mark.parametrize(("nll", "entropy", "top1", "what"), [
+    (0.0, 0.0, 7, set()), (1.0, 2.0, 7, set()), (1.0, 1.0, 7, set()), (1.001, 1.0, 7, {BELOW}), (LN2, 0.9, 8, set()),
+    (0.69, 0.9, 8, {HALF}), (3.0, 1.0, 8, set()), (-0.5, 1.0, 7, {"a loss is negative"}),
+    (-0.5, 1.0, 8, {"a loss is negative"}), (1.0, -0.5, 8, {"an entropy is negative"}),
+    (LN2, LN2, 7, set()), (LN2, 0.68, 8, {SMALL}), (3.0, 0.19, 8, {SMALL}), (3.0, 0.2, 8, set()), (60.0, 0.0, 8, set()),
+])  # fmt: skip
+def test_loss_entropy_and_the_most_likely_token_bound_each_other(
+    nll: float, entropy: float, top1: int, what: set[str]
+) -> None:
+    assert said(check_output(output(nll, entropy, top1), np.array([7]))) == what
+
+
+@pytest.mark.parametrize(("before", "after", "kl", "equal", "what"), [
+    (1.0, 1.0, 0.0, True, set()), (1.0, 1.0, 0.25, False, set()), (1.0, 1.0, 0.25, True, {"weights equal to the base's diverge from it"}),
+    (1.0, 1.0, -0.25, False, {"a divergence is negative", "the divergence is smaller than the losses allow"}),
+    (LN2, 2 * LN2, 0.5 * LN2 + 0.5 * math.log(2 / 3), False, set()),
+    (LN2, 2 * LN2, 0.1, False, {"the divergence is smaller than the losses allow"}),
+    (LN2, 2 * LN2, 0.15, False, set()), (LN2, -1.0, 0.0, False, set()), (-1.0, LN2, 0.0, False, set()),
+])  # fmt: skip
+def test_a_divergence_is_at_least_that_of_the_token_alone(
+    before: float, after: float, kl: float, equal: bool, what: set[str]
+) -> None:
+    assert said(check_divergence(output(after, 9.0, kl=kl), output(before, 9.0), arm=True, equal=equal)) == what
+
+
+def test_only_arms_diverge_from_the_base() -> None:
+    assert check_divergence(output(1.0, 2.0), output(1.0, 2.0), arm=False, equal=True) == []
+    assert len(check_divergence(output(1.0, 2.0, kl=0.0), output(1.0, 2.0), arm=False, equal=True)) == 1
+    assert len(check_divergence(output(1.0, 2.0), output(1.0, 2.0), arm=True, equal=True)) == 1
+
+
+@pytest.mark.parametrize(("score", "fine"), [(0.0, True), (1.0, True), (0.5, False), (-1.0, False), (2.0, False)])
+def test_a_score_is_all_or_nothing(score: float, fine: bool) -> None:
+    task = {"run_id": "base", "item_id": "i", "score": score}
+    assert (check_task(rows("task", task)) == []) == fine
+
+
+@pytest.mark.parametrize(("angle", "equal", "fine"), [
+    (0.0, True, True), (1.0, False, True), (1e-9, True, False), (1.01, False, False), (-0.01, False, False),
+])  # fmt: skip
+def test_an_angle_lies_between_nothing_and_a_half_turn(angle: float, equal: bool, fine: bool) -> None:
+    token = rows("update", update(0, [0, 1, 2], V0, V0, transport_angle=angle))
+    assert (check_transport(token, arm=True, equal=equal) == []) == fine
+
+
+# --- maps ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("cond", "other", "fine"), [
+    (2.0, 2.0, True), (2.0, 2.0 * (1 + 0.9 * MAPPED[0]), True), (2.0, 2.0 * (1 + 1.1 * MAPPED[0]), False),
+    (1000.0, 1000.0 * (1 + 1.005), True), (1000.0, 100.0, True), (100.0, 100.0 / (1 - 0.9 * 0.02), True),
+    (100.0, 100.0 / (1 - 1.2 * 0.02), False),
+])  # fmt: skip
+def test_a_map_and_the_one_back_have_one_condition_number(cond: float, other: float, fine: bool) -> None:
+    for a, b in ((cond, other), (other, cond)):
+        maps = rows("overlap", pair(0, 1, cond=a), pair(0, 3, cond=77.0), pair(1, 0, cond=b))
+        assert (check_returns(maps) == []) == fine
+
+
+def test_a_map_and_the_one_back_have_one_rank() -> None:
+    found = check_returns(rows("overlap", pair(0, 1, rank=2), pair(1, 0, rank=1), pair(2, 1, rank=0)))
+    assert said(found) == {"a map and the one back have other ranks"}
+    assert [(v.stated, v.recomputed, v.wrong) for v in found] == [("2", "1", 2)]
+
+
+def test_ranks_of_maps_are_at_least_the_lowest_of_the_layer() -> None:
+    maps = rows("overlap", pair(0, 1, rank=2), pair(0, 2, rank=1))
+    assert check_ranks(maps, 1, 1, equal=True) == []
+    assert said(check_ranks(maps, 2, 2, equal=True)) == {"a map has a rank below the lowest of the layer"}
+    assert said(check_ranks(maps, 1, 2, equal=True)) == {"equal experts have another lowest rank than the base's"}
+    assert check_ranks(maps, 1, 2, equal=False) == []
+
+
+def test_the_pairs_of_most_visits_are_chosen() -> None:
+    visits = np.array([[0, 5, 1], [5, 0, 0], [2, 7, 0]])
+    assert chosen_pairs(visits, 3).tolist() == [[0, 1], [1, 0], [2, 1]]  # those of 7 and 5 visits, in order
+
+
+# --- what is said -------------------------------------------------------------------------------------------------
+
+
+def three() -> Rows:
+    return rows("state", at("w", 0), at("w", 1), at("w", 2))
+
+
+def test_the_first_wrong_value_is_shown_and_rows_are_counted() -> None:
+    stated, exact = np.array([[1.0, 2.0], [3.0, 4.5], [9.0, 9.0]]), np.array([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]])
+    (found,) = first_wrong("ATL-R000", "x", three(), stated, exact, 0.25)
+    assert (found.stated, found.recomputed, found.tolerance, found.wrong) == ("4.5", "4", "0.25 from the contract", 2)
+    assert found.where.endswith("position=1")
+    assert first_wrong("ATL-R000", "x", three(), stated, exact, 9.0) == []
+    for tolerance in (np.inf, np.nan):
+        assert first_wrong("ATL-R000", "x", three(), stated, stated, tolerance)[0].wrong == 3
+    assert first_wrong("ATL-R000", "x", three(), stated, np.full((3, 2), np.nan), 1.0)[0].wrong == 3
+    (found,) = first_false("ATL-R000", "x", three(), np.array([True, False, False]), stated, exact)
+    assert (found.stated, found.recomputed, found.wrong) == ("[3.0, 4.5]", "[3.0, 4.0]", 2)
+    assert by_slot(rows("update", update(0, [0, 1, 2], V0, V0)), "experts").tolist() == [0, 0, 0]
+
+
+def test_a_record_keeps_the_first_of_a_kind_and_counts_the_others() -> None:
+    record, result = Record(), ChannelResult(Channel.REPRODUCTION)
+    assert record.clean
+    for cell in range(SHOWN_PER_RULE + 2):
+        record.add((0, cell), [Violation("ATL-R001", "a", f"first of {cell}", "", "")], 10)
+        record.add((0, cell), [Violation("ATL-R001", "a", "second", "", "", wrong=2)], 10)
+    record.add((1, 0), [Violation("ATL-R002", "b", "there", "", "")])
+    assert (record.clean, record.broken("ATL-R001"), record.broken("ATL-R003")) == (False, True, False)
+    record.report(result)
+    assert [p.where for p in result.problems] == [*(f"first of {c}" for c in range(SHOWN_PER_RULE)), "there"]
+    assert {p.what for p in result.problems} == {"a (3 rows)", "b"}
+    assert result.checked == 20 * (SHOWN_PER_RULE + 2)
+
+
+# --- findings against findings ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stated", "found", "same"), [
+    (1.0, 1.0, True), (1.23456789, 1.234567894, True), (1.23456789, 1.234567896, False), (0.0, 1e-300, False), (1e-300, 0.0, False),
+    (0.0, 0.0, True), (True, 1.0, False), (1.0, True, False), (True, True, True), (False, 0, False), (3, 3, True), (3, 4, False),
+    (3.0, 3, True), (None, None, True), (None, 0.0, False), ("a", "a", True), ("a", "b", False), ("1", 1, False),
+])  # fmt: skip
+def test_numbers_are_the_same_within_half_a_unit_of_nine_digits(stated: object, found: object, same: bool) -> None:
+    assert (list(differences(stated, found, 1e-12, 9)) == []) == same
+
+
+def test_differences_are_found_where_they_are() -> None:
+    stated = {"a": [1.0, {"b": 2.0, "c": "x"}], "d": None}
+    assert [p for p, *_ in differences(stated, {"a": [1.0, {"b": 3.0, "c": "y"}], "d": None}, 0.0, 9)] == [
+        ("a", 1, "b"),
+        ("a", 1, "c"),
+    ]
+    assert [p for p, *_ in differences(stated, {"a": [1.0], "d": None}, 0.0, 9)] == [("a",)]
+    assert [p for p, *_ in differences(stated, {"a": stated["a"]}, 0.0, 9)] == [()]
