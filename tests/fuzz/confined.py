@@ -48,7 +48,7 @@ def database(data: bytes) -> None:
 def worker_answer(data: bytes) -> None:
     """What the confined process leaves as its answer, any bytes: nothing, or texts under names."""
     honest = b'{"what": "The DuckDB file holds more than tables.", "where": "", "found": "view v", "rule": "ATL-A023"}'
-    path = _folder() / "result.json"
+    path = _answers() / "result.json"
     for raw in (data, document(honest, data)):
         path.write_bytes(raw or b"")
         found = sandbox._answer(path)
@@ -144,6 +144,11 @@ def _be_worker(arguments: list[str], output: int, folder: Path) -> None:
 def _folder() -> Path:
     memory = Path("/dev/shm")
     return Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+
+
+@cache
+def _answers() -> Path:
+    return Path(tempfile.mkdtemp())
 
 
 @cache

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import re
+from dataclasses import dataclass
 from functools import cache
 
 Span = tuple[int, int]
@@ -34,35 +35,52 @@ def spots(raw: bytes, data: bytes) -> bytes | None:
 
 
 def document(raw: bytes, data: bytes) -> bytes | None:
-    """Return a JSON document changed: bytes anywhere, or one token for another, so that most of what is made is JSON.
+    """Return a JSON document changed: one value for another, one member gone or twice, now and then bytes anywhere.
 
-    A token becomes the fuzzer's bytes, a text of them, another token of the document, or itself with one character changed;
-    or it goes, or comes twice, with what stands up to another token.
+    A value becomes itself with one character changed, another value of the document (of its kind, or any), a text, or bytes.
     """
     if len(data) < 4:
         return None
-    how, places = data[3] // 32, _tokens(raw)
-    if how > 5:
+    how, shape = data[3] % 8, _shape(raw)
+    first, second, rest = int.from_bytes(data[:3], "little"), int.from_bytes(data[4:6], "little"), data[4:36]
+    if how == 7 or not shape.values:
         return stretch(raw, data)
-    start, stop = places[int.from_bytes(data[:3], "little") % len(places)]
-    other = places[(int.from_bytes(data[:3], "little") + 1 + int.from_bytes(data[4:6], "little")) % len(places)]
-    rest, token = data[4:36], raw[start:stop]
-    if how == 0:
-        token = rest
-    elif how == 1:
-        token = json.dumps(rest.decode("latin-1")).encode()
+    if how in (4, 5) and shape.members:
+        start, stop, following = shape.members[first % len(shape.members)]
+        if how == 4:  # with the comma after it, or else before it
+            comma = raw.rfind(b",", 0, start)
+            start, stop = (start, following) if following else (max(comma, 0) if _last(raw, start) else start, stop)
+            return raw[:start] + raw[stop:]
+        return raw[:stop] + b"," + raw[start:stop] + raw[stop:]
+    start, stop = shape.values[first % len(shape.values)]
+    made = raw[start:stop]
+    if how in (0, 1):
+        made = _another_character(made, second, rest[2:3] or b"0")
     elif how == 2:
-        token = raw[slice(*other)]
-    elif how == 3 and rest:
-        changed = bytearray(token)
-        changed[rest[0] % len(changed)] = rest[1] if len(rest) > 1 else 0x30
-        token = bytes(changed)
-    elif how == 4:
-        return raw[:start] + raw[max(stop, other[0]) :]
-    elif how == 5:
-        token = raw[start : max(stop, other[0])] * 2
-        stop = max(stop, other[0])
-    return raw[:start] + token + raw[stop:]
+        alike = shape.alike[_kind(raw, start)]
+        a, b = alike[second % len(alike)]
+        made = raw[a:b]
+    elif how == 3:
+        a, b = shape.values[second % len(shape.values)]
+        made = raw[a:b]
+    else:
+        made = json.dumps(rest.decode("latin-1")).encode() if second & 1 else rest
+    return raw[:start] + made + raw[stop:]
+
+
+def _last(raw: bytes, start: int) -> bool:
+    """Return whether a comma stands before the last member of a list or an object, nothing but space between."""
+    return raw[:start].rstrip().endswith(b",")
+
+
+def _another_character(value: bytes, at: int, by: bytes) -> bytes:
+    """Return a value with one character for another of its kind: digit for digit, hexadecimal letter for such a letter."""
+    made = bytearray(value)
+    at %= len(made)
+    kinds = (b"0123456789", b"abcdef", b"ghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    kind = next((k for k in kinds if made[at] in k), by)
+    made[at] = kind[by[0] % len(kind)]
+    return bytes(made)
 
 
 def decoded(raw: bytes, data: bytes) -> bytes | None:
@@ -80,7 +98,47 @@ def decoded(raw: bytes, data: bytes) -> bytes | None:
     return None if made is None else raw[:start] + base64.b64encode(made) + raw[stop:]
 
 
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Where the values of a document lie, all and by kind, and its members and elements, each with where the next one begins, 0 for none."""
+
+    values: tuple[Span, ...]
+    alike: dict[int, tuple[Span, ...]]
+    members: tuple[tuple[int, int, int], ...]
+
+
 @cache
-def _tokens(raw: bytes) -> list[Span]:
-    """Return where the tokens of a document lie: names, values and signs."""
-    return [match.span() for match in _TOKEN.finditer(raw)]
+def _shape(raw: bytes) -> _Shape:
+    """Take a sound JSON document apart; one that holds several lines of JSON, line by line."""
+    values: list[Span] = []
+    members: list[tuple[int, int, int]] = []
+    tokens = [match.span() for match in _TOKEN.finditer(raw)]
+    at = 0
+
+    def value() -> int:
+        """Go past one value; return where it ends."""
+        nonlocal at
+        start, stop = tokens[at]
+        at += 1
+        if raw[start : start + 1] in (b"[", b"{"):
+            inside: list[Span] = []
+            while raw[tokens[at][0]] not in b"]}":
+                begin = tokens[at][0]
+                at += 2 * (raw[start] == ord("{"))  # a name and its colon
+                inside.append((begin, value()))
+                at += raw[tokens[at][0]] == ord(",")
+            stop = tokens[at][1]
+            at += 1
+            members.extend((a, b, inside[i + 1][0] if i + 1 < len(inside) else 0) for i, (a, b) in enumerate(inside))
+        values.append((start, stop))
+        return stop
+
+    while at < len(tokens):
+        value()
+    alike = {_kind(raw, start): () for start, _ in values}
+    return _Shape(tuple(values), {k: tuple(v for v in values if _kind(raw, v[0]) == k) for k in alike}, tuple(members))
+
+
+def _kind(raw: bytes, start: int) -> int:
+    """Return what kind of value begins somewhere: its sign, or that of all numbers."""
+    return ord("0") if raw[start] in b"-0123456789" else raw[start]
