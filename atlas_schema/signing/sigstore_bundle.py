@@ -41,7 +41,7 @@ def verify_bundle(raw: bytes, trust: SigstoreTrust) -> tuple[str, bytes]:
     """
     require_sigstore()
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
     from sigstore.errors import Error
     from sigstore.models import Bundle, TrustedRoot
     from sigstore.verify import Verifier
@@ -51,8 +51,8 @@ def verify_bundle(raw: bytes, trust: SigstoreTrust) -> tuple[str, bytes]:
     # What reading a certificate raises is documented as its own exceptions, which share no class but `Exception`.
     of_x509 = (x509.AttributeNotFound, x509.DuplicateExtension, x509.ExtensionNotFound, x509.InvalidVersion,
                x509.UnsupportedGeneralNameType)  # fmt: skip
-    faults = (Error, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, InvalidSignature,
-              UnsupportedAlgorithm, *of_x509)  # fmt: skip
+    faults = (Error, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, InternalError,
+              InvalidSignature, UnsupportedAlgorithm, *of_x509)  # fmt: skip
     try:
         verifier = Verifier(trusted_root=TrustedRoot.from_file(str(trust.trusted_root)))
     except (*faults, OSError) as error:

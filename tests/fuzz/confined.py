@@ -34,6 +34,7 @@ from atlas_schema.verify import sandbox
 HEADER, BLOCK = 4096, 262_144
 """Bytes of one of the three headers of a DuckDB file, and of a block after them; each begins with its sum of 8 bytes."""
 BOUNDS = replace(LIMITS, worker_seconds=4, worker_memory=2 * 2**30)
+ANSWER = b'{"what": "The DuckDB file holds more than tables.", "where": "", "found": "view v", "rule": "ATL-A023"}'
 _SUM = np.uint64(0xBF58476D1CE4E5B9)
 _OWN = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE", "SIGXCPU", "SIGXFSZ", "SIGALRM", "SIGINT", "SIGTERM")
 
@@ -47,9 +48,8 @@ def database(data: bytes) -> None:
 
 def worker_answer(data: bytes) -> None:
     """What the confined process leaves as its answer, any bytes: nothing, or texts under names."""
-    honest = b'{"what": "The DuckDB file holds more than tables.", "where": "", "found": "view v", "rule": "ATL-A023"}'
     path = _answers() / "result.json"
-    for raw in (data, document(honest, data)):
+    for raw in (data, document(ANSWER, data)):
         path.write_bytes(raw or b"")
         found = sandbox._answer(path)
         if found is not None and not all(isinstance(part, str) for part in (*found, *found.values())):

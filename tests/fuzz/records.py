@@ -72,7 +72,7 @@ def corpus(data: bytes) -> None:
     """A case's expected.json of any bytes, and a sound one changed: refused, or laid out inside of its folder and nowhere else."""
     corpus, laid = _corpus()
     before = _listed(corpus.parent, laid)
-    for raw in (data, document(json.dumps(CASE).encode(), data)):
+    for raw in (data, document(sound_case(), data)):
         (corpus / "case" / "expected.json").write_bytes(raw or b"")
         shutil.rmtree(laid, ignore_errors=True)
         laid.mkdir()
@@ -89,7 +89,7 @@ def corpus(data: bytes) -> None:
 def verifier_answer(data: bytes) -> None:
     """What somebody's verifier prints, any bytes: as expected only where every answer is the expected one."""
     expected = Expected.model_validate_json(json.dumps(CASE))
-    for raw in (data, document(_answer(), data)):
+    for raw in (data, document(sound_answer(), data)):
         if not of_report(expected, raw or b""):
             found = json.loads(raw or b"")
             if found["exit_code"] != CASE["exit_code"] or found["verdict"] != CASE["verdict"]:
@@ -159,6 +159,13 @@ def _listed(folder: Path, without: Path) -> list[str]:
 
 
 @cache
-def _answer() -> bytes:
+def sound_case() -> bytes:
+    """The expected.json of a case with every kind of instruction."""
+    return json.dumps(CASE).encode()
+
+
+@cache
+def sound_answer() -> bytes:
+    """What this verifier answers to something that is no JSON."""
     report = verify(Submission("receipt.json", b"{"), OFFLINE)
     return json_report.render(report).encode()

@@ -33,7 +33,13 @@ def fuzz(name: str, seconds: int) -> None:
     for module in target.guides:
         for function in functions(importlib.import_module(f"atlas_schema.{module}")):
             atheris.instrument_func(function)
-    atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", "-max_len=4096", "-rss_limit_mb=4096"], target.run)
+    seeds = Path("seeds")  # in the folder of its own that this process was started in
+    seeds.mkdir(exist_ok=True)
+    for number, seed in enumerate(target.seeds()):
+        (seeds / f"{number}").write_bytes(seed)
+    longest = max(4096, 2 * max(map(len, target.seeds())))
+    atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", f"-max_len={longest}", "-len_control=0", "-rss_limit_mb=4096",
+                   str(seeds)], target.run)  # fmt: skip
     atheris.Fuzz()
 
 

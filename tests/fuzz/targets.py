@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -134,23 +135,34 @@ RAW_OUTPUT = b"\n".join(json.dumps(line).encode() for line in (
 ))  # fmt: skip
 
 
+EXPRESSION = b"max(a) - 2 * mean(a) + b[x] / 2"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One function that is fuzzed, and the modules whose branches guide the fuzzer: those that read what it changes."""
 
     run: Callable[[bytes], None]
     guides: tuple[str, ...]
+    sound: Callable[[], bytes] | None = None
+    """A sound input, where the target takes any bytes: the fuzzer begins with it."""
 
     @property
     def holds(self) -> str:
         """What the target holds, in one sentence."""
         return " ".join((self.run.__doc__ or "").split())
 
+    def seeds(self) -> list[bytes]:
+        """Return what the fuzzer begins with: bytes long enough to say something, and what is sound."""
+        rng = random.Random(self.run.__name__)
+        drawn = [rng.randbytes(size) for size in (6, 8, 12, 20, 40) for _ in range(2)]
+        return [*drawn, self.sound()] if self.sound else drawn
+
 
 _READING, _PARQUET = ("verify.reading",), ("evidence.preflight", "evidence.pages", "evidence.thrift")
 _CHECKS = ("verify.verifier", "verify.documents", "verify.consistency", "verify.authenticity")
 TARGETS: dict[str, Target] = {
-    "reader": Target(reader, _READING),
+    "reader": Target(reader, _READING, lambda: RAW_OUTPUT.splitlines()[1]),
     "pointers": Target(pointers, _READING),
     "documents": Target(
         records.documents, (*_CHECKS, "verify.records", "claims.record", "claims.expression", "claims.settle")
@@ -164,16 +176,18 @@ TARGETS: dict[str, Target] = {
     "evidence": Target(whole.evidence, _PARQUET),
     "measured_rows": Target(records.measured_rows, _PARQUET),
     "database": Target(confined.database, ("verify.sandbox",)),
-    "worker_answer": Target(confined.worker_answer, ("verify.sandbox", *_READING)),
+    "worker_answer": Target(confined.worker_answer, ("verify.sandbox", *_READING), lambda: confined.ANSWER),
     "merkle": Target(merkle, ("evidence.digest",)),
-    "envelope": Target(vouched.envelope, ("signing.envelope", "signing.curve", *_READING)),
-    "signed_statement": Target(vouched.signed_statement, ("signing.statement", *_READING)),
-    "public_key": Target(vouched.public_key, ("signing.keys", "signing.curve")),
-    "private_key": Target(vouched.private_key, ("signing.keys",)),
-    "sigstore_bundle": Target(vouched.sigstore_bundle, ("verify.authenticity", "signing.statement", *_READING)),
-    "trusted_root": Target(vouched.trusted_root, ("signing.sigstore_bundle",)),
-    "raw_output": Target(raw_output, ("transcription.raw",)),
-    "expression": Target(expression, ("claims.expression", "claims.interval")),
-    "corpus": Target(records.corpus, ("conformance.corpus", *_READING)),
-    "verifier_answer": Target(records.verifier_answer, ("conformance.judge", *_READING)),
+    "envelope": Target(vouched.envelope, ("signing.envelope", "signing.curve", *_READING), vouched.sound_envelope),
+    "signed_statement": Target(vouched.signed_statement, ("signing.statement", *_READING), vouched.sound_statement),
+    "public_key": Target(vouched.public_key, ("signing.keys", "signing.curve"), vouched.sound_public_key),
+    "private_key": Target(vouched.private_key, ("signing.keys",), vouched.sound_private_key),
+    "sigstore_bundle": Target(
+        vouched.sigstore_bundle, ("verify.authenticity", "signing.statement", *_READING), vouched.sound_bundle
+    ),
+    "trusted_root": Target(vouched.trusted_root, ("signing.sigstore_bundle",), vouched.sound_root),
+    "raw_output": Target(raw_output, ("transcription.raw",), lambda: RAW_OUTPUT),
+    "expression": Target(expression, ("claims.expression", "claims.interval"), lambda: EXPRESSION),
+    "corpus": Target(records.corpus, ("conformance.corpus", *_READING), records.sound_case),
+    "verifier_answer": Target(records.verifier_answer, ("conformance.judge", *_READING), records.sound_answer),
 }

@@ -25,8 +25,7 @@ from atlas_schema.verify.reading import read_json
 
 def envelope(data: bytes) -> None:
     """A signature file of any bytes, and a sound one with bytes changed: only the pinned key's own signature counts."""
-    honest = written(made_envelope(1))
-    for raw in (data, document(honest, data), decoded(honest, data)):
+    for raw in (data, document(sound_envelope(), data), decoded(sound_envelope(), data)):
         with suppress(DocumentError):
             found = envelope_of(read_json(raw or b""))
             signers = check_signatures(found, [key(1).public]).signers
@@ -36,7 +35,7 @@ def envelope(data: bytes) -> None:
 
 def signed_statement(data: bytes) -> None:
     """A statement of any bytes, and a sound one with bytes changed: what is read says what was written, and no more."""
-    for raw in (data, document(statement_bytes(statement()), data)):
+    for raw in (data, document(sound_statement(), data)):
         with suppress(DocumentError):
             value = read_json(raw or b"")
             again = json.loads(statement_bytes(statement_of(value)))
@@ -47,7 +46,7 @@ def signed_statement(data: bytes) -> None:
 
 def public_key(data: bytes) -> None:
     """A key file of any bytes, and a sound one with bytes changed: what is read is written and read alike."""
-    for raw in (data, stretch(public_pem(key(1).public), data), stretch(_ssh(), data)):
+    for raw in (data, stretch(public_pem(key(1).public), data), stretch(sound_public_key(), data)):
         with suppress(UsageError):
             found = read_public(raw or b"", "key")
             if read_public(public_pem(found), "key") != found:
@@ -56,7 +55,7 @@ def public_key(data: bytes) -> None:
 
 def private_key(data: bytes) -> None:
     """A signer's key file of any bytes, and a sound one with bytes changed: what is read makes signatures that hold."""
-    for raw in (data, stretch(key(1).pem(None), data)):
+    for raw in (data, stretch(sound_private_key(), data)):
         with suppress(UsageError):
             found = read_private(raw or b"", "key")
             if not found.public.verifies(found.sign(b"x"), b"x"):
@@ -65,7 +64,7 @@ def private_key(data: bytes) -> None:
 
 def sigstore_bundle(data: bytes) -> None:
     """A Sigstore bundle of any bytes, and a sound one with bytes changed, those in base64 too: no payload but the signed one."""
-    for raw in (data, document(_bundle(), data), decoded(_bundle(), data)):
+    for raw in (data, document(sound_bundle(), data), decoded(sound_bundle(), data)):
         result = ChannelResult(Channel.AUTHENTICITY)
         files = check_sigstore(Signed("bundle", raw or b""), _trust(), statement().documents, result)
         if (files is not None) != (result.status is Status.PASSED):
@@ -84,7 +83,10 @@ def trusted_root(data: bytes) -> None:
     ):
         path.write_bytes(raw or b"")
         with suppress(UsageError, DocumentError):
-            if verify_bundle(_bundle(), SigstoreTrust(path, IDENTITY, ISSUER)) != (PAYLOAD_TYPE, _payload()):
+            if verify_bundle(sound_bundle(), SigstoreTrust(path, IDENTITY, ISSUER)) != (
+                PAYLOAD_TYPE,
+                sound_statement(),
+            ):
                 raise AssertionError("another payload is signed")
 
 
@@ -94,13 +96,33 @@ def _instance() -> Instance:
 
 
 @cache
-def _payload() -> bytes:
+def sound_statement() -> bytes:
+    """A statement as a signer's tool writes it."""
     return statement_bytes(statement())
 
 
 @cache
-def _bundle() -> bytes:
-    return json.dumps(_instance().bundle(_payload(), signer=named_key("signer"))).encode()
+def sound_envelope() -> bytes:
+    """That statement, signed by the pinned key."""
+    return written(made_envelope(1))
+
+
+@cache
+def sound_private_key() -> bytes:
+    """The signer's key, without a passphrase."""
+    return key(1).pem(None)
+
+
+@cache
+def sound_root() -> bytes:
+    """What a reviewer would trust of the private instance."""
+    return _instance().trusted_root()
+
+
+@cache
+def sound_bundle() -> bytes:
+    """That statement, signed and logged by the private instance."""
+    return json.dumps(_instance().bundle(sound_statement(), signer=named_key("signer"))).encode()
 
 
 @cache
@@ -111,12 +133,13 @@ def _folder() -> Path:
 @cache
 def _trust() -> SigstoreTrust:
     path = _folder() / "trusted_root.json"
-    path.write_bytes(_instance().trusted_root())
+    path.write_bytes(sound_root())
     return SigstoreTrust(path, IDENTITY, ISSUER)
 
 
 @cache
-def _ssh() -> bytes:
+def sound_public_key() -> bytes:
+    """The signer's public key as one line of OpenSSH."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
