@@ -284,4 +284,4 @@ def test_tests_mirror_packages() -> None:
     mirrored = {p.name for p in (ROOT / "tests").iterdir() if p.is_dir() and list(p.glob("test_*.py"))}
     # The demo is run by the command's tests; the run log by those of the commands that write it.
     assert packages - mirrored <= {"demo", "protocol", "verdict"}
-    assert mirrored - packages <= {"attacks", "extractors", "mutation", "naive", "docs", "properties"}
+    assert mirrored - packages <= {"attacks", "extractors", "fuzz", "mutation", "naive", "docs", "properties"}

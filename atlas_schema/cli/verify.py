@@ -17,7 +17,7 @@ from atlas_schema import __version__
 from atlas_schema.cli import vouching
 from atlas_schema.cli.vouching import Vouching
 from atlas_schema.errors import AtlasError, UsageError, printable
-from atlas_schema.verify.outcome import PROFILES, Code, Report, exit_code
+from atlas_schema.verify.outcome import PROFILES, Channel, Code, Report, exit_code
 
 if TYPE_CHECKING:
     from atlas_schema.verify.verifier import Options
@@ -56,7 +56,9 @@ def verify(
         str | None, typer.Option(help="Digest of the pre-registration that you knew before results existed.")
     ] = None,
     profile: Annotated[str, typer.Option(help=f"Which channels must pass: {', '.join(PROFILES)}.")] = "review",
-    require: Annotated[str, typer.Option(help=f"The verdict you need: {', '.join(VERDICTS)}.")] = "preserved",
+    require: Annotated[
+        str | None, typer.Option(help=f"The verdict you need: {', '.join(VERDICTS)}; default: {VERDICTS[0]}.")
+    ] = None,
     seed: Annotated[str | None, typer.Option(help="Any text; replaces the second bootstrap seed.")] = None,
     key: vouching.Keys = None,
     threshold: vouching.Threshold = None,
@@ -96,7 +98,7 @@ def verify(
 
 def _run(
     receipt: Path | None, evidence: Path | None, contract: str | None, preregistration: Path | None, run_log: Path | None,
-    pin: str | None, profile: str, require: str, seed: str | None, measurements: tuple[Path, ...], asked: Vouching,
+    pin: str | None, profile: str, require: str | None, seed: str | None, measurements: tuple[Path, ...], asked: Vouching,
 ) -> Report:  # fmt: skip
     """Verify, turning what can go wrong around the core into the report's own fields."""
     name = "-" if receipt is None else str(receipt)
@@ -108,26 +110,37 @@ def _run(
         submission = asked.loaded(load(receipt, evidence, contract, preregistration, run_log, measurements), receipt)
         from atlas_schema.verify.verifier import verify as run_verifier
 
-        return run_verifier(submission, options)
+        found = run_verifier(submission, options)
+        if seed is None or found.kind != "measurement":
+            return found
+        raise UsageError("A measurement has no bootstrap, so that --seed decides nothing of it.", where=name,
+                         todo="leave out --seed")  # fmt: skip
     except UsageError as error:
         outcome.usage = str(error)
     except KeyboardInterrupt:
         outcome.interrupted = True
-    except Exception as error:  # noqa: BLE001 - the one boundary: a fault must never look like a verdict
+    except BaseException as error:  # noqa: BLE001 - the one boundary: a fault must never look like a verdict, nor a library's panic
         outcome.fault = f"{type(error).__name__}: {printable(str(error))}\nPlease report this with the receipt; it is a defect of atlas-verify."
     return outcome
 
 
-def _options(profile: str, require: str, pin: str | None, seed: str | None) -> Options:
+def _options(profile: str, require: str | None, pin: str | None, seed: str | None) -> Options:
     from atlas_schema.verify.verifier import Options
 
     for value, known, name in ((profile, tuple(PROFILES), "--profile"), (require, VERDICTS, "--require")):
-        if value not in known:
+        if value is not None and value not in known:
             raise UsageError(f"{name} has an unknown value.", found=value, expected=", ".join(known))
+    deciding = [name for name, channels in PROFILES.items() if Channel.DECISION in channels]
+    for given, name in ((require, "--require"), (seed, "--seed")):
+        if given is not None and profile not in deciding:  # what nobody looks at must not look as if it had been met
+            raise UsageError(f"Profile {profile} recomputes no verdict, so that {name} would decide nothing.", found=given,
+                             todo=f"leave out {name}, or use --profile {' or '.join(deciding)}")  # fmt: skip
     if pin is not None and re.fullmatch("sha256:[0-9a-fA-F]{64}", pin) is None:
         raise UsageError("--pin is not a digest.", found=pin, expected="sha256: and 64 hexadecimal digits")
     text = None if seed is None else seed.encode("utf-8", "surrogateescape")  # as it was typed, in whatever encoding
-    return Options(profile, require, pin and pin.lower(), None if text is None else hashlib.sha256(text).digest())
+    return Options(
+        profile, require or VERDICTS[0], pin and pin.lower(), None if text is None else hashlib.sha256(text).digest()
+    )
 
 
 def _targets(wanted: list[str]) -> list[tuple[str, Path | None]]:
@@ -199,7 +212,9 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(int(Code.INTERRUPTED))
-    except Exception as error:  # noqa: BLE001 - the outer half of the one boundary: showing a report may fail too
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the outer half of the one boundary: showing a report may fail too
         typer.echo(printable(f"INTERNAL ({int(Code.INTERNAL)}): {type(error).__name__}: {error}"), err=True)
         sys.exit(int(Code.INTERNAL))
 

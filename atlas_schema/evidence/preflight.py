@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atlas_schema.errors import EvidenceError, UsageError
+from atlas_schema.evidence.footer import require_sound_footer
 from atlas_schema.evidence.pages import Chunk, PageError, Pages, walk
 from atlas_schema.evidence.tables import STUDY_TABLES, WIDTH_BYTES, ColumnSpec, Dims, TableSpec
 from atlas_schema.limits import Limits
@@ -125,6 +126,7 @@ def preflight(shown: Path, spec: TableSpec, file: pq.ParquetFile, stream: Binary
         if rows > limits.group_rows or rows * width > limits.row_group_bytes:
             raise _too_large(f"{shown}, row group {group}", rows * width, limits)
     try:
+        require_sound_footer(stream, metadata)
         _require_agreement(shown, spec, metadata, stream, dims, limits)
     except PageError as error:
         raise EvidenceError("The pages of this Parquet file contradict its footer, or are not read here.", where=str(shown),

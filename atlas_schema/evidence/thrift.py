@@ -23,8 +23,26 @@ class TruncatedError(ThriftError):
     """The bytes end inside the structure."""
 
 
-def read_struct(raw: bytes, at: int = 0, depth: int = 0) -> tuple[dict[int, tuple[int, Any]], int]:
-    """Return ``{id: (type, value)}`` of the structure at an offset, and the offset behind it. Raises `ThriftError`."""
+class Budget:
+    """How many more fields and elements may be read where lists are: a byte can promise any number of them."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def take(self, count: int) -> None:
+        """Raise `ThriftError` where there are more."""
+        self.left -= count
+        if self.left < 0:
+            raise ThriftError("it holds more values than such a structure has")
+
+
+def read_struct(
+    raw: bytes, at: int = 0, depth: int = 0, lists: Budget | None = None
+) -> tuple[dict[int, tuple[int, Any]], int]:
+    """Return ``{id: (type, value)}`` of the structure at an offset, and the offset behind it. Raises `ThriftError`.
+
+    Of a text the value is its length. Lists are read where a budget is given.
+    """
     if depth > _DEPTH:
         raise ThriftError("nested too deeply")
     fields: dict[int, tuple[int, Any]] = {}
@@ -40,11 +58,13 @@ def read_struct(raw: bytes, at: int = 0, depth: int = 0) -> tuple[dict[int, tupl
             last, at = _zigzag(raw, at, 16)
         if not 0 < last <= _LARGEST_ID or last in fields:
             raise ThriftError(f"field {last} stands twice or out of place")
-        value, at = _value(raw, at, kind, depth)
+        if lists is not None:
+            lists.take(1)
+        value, at = _value(raw, at, kind, depth, lists)
         fields[last] = (kind, value)
 
 
-def _value(raw: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
+def _value(raw: bytes, at: int, kind: int, depth: int, lists: Budget | None) -> tuple[Any, int]:
     if kind in (_TRUE, _FALSE):
         return kind == _TRUE, at
     if kind == _I8:
@@ -57,8 +77,23 @@ def _value(raw: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
         size, at = _varint(raw, at, 32)
         return size, _ahead(raw, at, size)
     if kind == STRUCT:
-        return read_struct(raw, at, depth + 1)
+        return read_struct(raw, at, depth + 1, lists)
+    if kind == LIST and lists is not None:
+        return _list(raw, at, depth, lists)
     raise ThriftError(f"type {kind} has no place here")  # no header of a page holds lists, sets or maps
+
+
+def _list(raw: bytes, at: int, depth: int, lists: Budget) -> tuple[list[Any], int]:
+    head, at = _byte(raw, at)
+    kind, size = head & 15, head >> 4
+    if size == 15:
+        size, at = _varint(raw, at, 32)
+    lists.take(size)
+    values: list[Any] = []
+    for _ in range(size):
+        value, at = _byte(raw, at) if kind in (_TRUE, _FALSE) else _value(raw, at, kind, depth, lists)
+        values.append(value)
+    return values, at
 
 
 def _byte(raw: bytes, at: int) -> tuple[int, int]:

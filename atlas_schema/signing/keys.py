@@ -154,7 +154,7 @@ def is_encrypted(data: bytes) -> bool:
 def read_private(data: bytes, where: str, passphrase: bytes | None = None) -> PrivateKey:
     """Read an Ed25519 private key, PKCS#8 in PEM. Raises `UsageError` for anything else and for a wrong passphrase."""
     require_cryptography()
-    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.exceptions import InternalError, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -162,7 +162,7 @@ def read_private(data: bytes, where: str, passphrase: bytes | None = None) -> Pr
         raise _not_private(where, "another kind of file")
     try:
         key = load_pem_private_key(data, passphrase)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:  # the last where OpenSSL says no
         if is_encrypted(data):
             raise UsageError("The passphrase does not open this key.", where=where,
                              todo="try again; without the passphrase the key is lost") from error  # fmt: skip

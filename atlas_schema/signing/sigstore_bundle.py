@@ -7,6 +7,7 @@ libraries on import; nothing here asks it to connect, and it is never asked for 
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,24 +40,29 @@ def verify_bundle(raw: bytes, trust: SigstoreTrust) -> tuple[str, bytes]:
     Raises `DocumentError` for a bundle that does not verify, `UsageError` for a trusted root that cannot be used.
     """
     require_sigstore()
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-    from cryptography.x509 import ExtensionNotFound
+    from cryptography import x509
+    from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
     from sigstore.errors import Error
     from sigstore.models import Bundle, TrustedRoot
     from sigstore.verify import Verifier
     from sigstore.verify.policy import Identity
 
     logging.getLogger("sigstore").setLevel(logging.ERROR)  # its remarks on a log's client are not for this report
-    faults = (Error, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, InvalidSignature,
-              UnsupportedAlgorithm, ExtensionNotFound)  # fmt: skip
+    # What reading a certificate raises is documented as its own exceptions, which share no class but `Exception`.
+    of_x509 = (x509.AttributeNotFound, x509.DuplicateExtension, x509.ExtensionNotFound, x509.InvalidVersion,
+               x509.UnsupportedGeneralNameType)  # fmt: skip
+    faults = (Error, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, InternalError,
+              InvalidSignature, UnsupportedAlgorithm, *of_x509)  # fmt: skip
     try:
         verifier = Verifier(trusted_root=TrustedRoot.from_file(str(trust.trusted_root)))
     except (*faults, OSError) as error:
         raise UsageError("This trusted root cannot be used.", where=str(trust.trusted_root), found=_first_line(error),
                          todo="give the trusted_root.json of the Sigstore instance that you trust") from error  # fmt: skip
     try:
-        bundle = Bundle.from_json(raw)
-        return verifier.verify_dsse(bundle, Identity(identity=trust.identity, issuer=trust.issuer))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nor what a certificate that is refused or believed is warned of besides
+            bundle = Bundle.from_json(raw)
+            return verifier.verify_dsse(bundle, Identity(identity=trust.identity, issuer=trust.issuer))
     except faults as error:
         raise DocumentError("The Sigstore bundle does not verify.", found=_first_line(error),
                             expected=f"signed by {trust.identity}, as {trust.issuer} attests") from error  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import duckdb
 import pytest
 from cli.commands import Command
+from documents.records import measurement
 from typer.testing import CliRunner
 from verify.forging import study
 
@@ -191,6 +192,30 @@ def test_an_unknown_value_names_the_known_ones(
     assert ended.out.startswith("USAGE (2)")
 
 
+@pytest.mark.parametrize("profile", ["schema", "offline"])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--require", "rewritten"), ("--require", "preserved"), ("--seed", "mine")]
+)
+def test_a_demand_that_a_profile_never_looks_at_is_refused(
+    atlas_verify: Command, written_study: Path, profile: str, option: str, value: str
+) -> None:
+    call = (written_study / "receipt-frozen.json", *cited(written_study), "--profile", profile)
+    assert atlas_verify(*call).code == 0
+    ended = atlas_verify(*call, option, value)
+    assert ended.code == 2
+    assert ended.out.startswith("USAGE (2)")
+    for part in (f"Profile {profile} recomputes no verdict", option, "--profile review or release or replay"):
+        assert part in ended.out
+
+
+def test_a_seed_for_what_has_no_bootstrap_is_refused(atlas_verify: Command, tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text(json.dumps(measurement()), encoding="utf-8")
+    call = (tmp_path / "m.json", "--require", "supported")
+    assert atlas_verify(*call).code == 0
+    ended = atlas_verify(*call, "--seed", "mine")
+    assert (ended.code, "A measurement has no bootstrap" in ended.out) == (2, True)
+
+
 def test_an_unknown_format_and_an_unknown_option(atlas_verify: Command, written_study: Path) -> None:
     ended = atlas_verify(written_study / "receipt-frozen.json", "--report", "pdf")
     assert (ended.code, ended.out) == (2, "")
@@ -293,6 +318,25 @@ def test_a_fault_of_the_verifier_is_never_a_verdict(
     assert ended.code == 70
     assert ended.out.startswith("INTERNAL (70)")
     assert "RuntimeError: boom" in ended.out
+    assert "Traceback" not in ended.out + ended.err
+
+
+class Panic(BaseException):
+    """What a library in Rust raises when it panics: no `Exception`, so that it passes most nets."""
+
+
+@pytest.mark.parametrize("where", ["atlas_schema.verify.verifier.verify", "atlas_schema.reports.text.render"])
+def test_a_panic_of_a_library_is_never_a_verdict(
+    atlas_verify: Command, written_study: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def panic(*_: object, **__: object) -> None:
+        raise Panic("out of range")
+
+    monkeypatch.setattr(where, panic)
+    ended = atlas_verify(written_study / "receipt-frozen.json")
+    assert ended.code == 70
+    assert "INTERNAL (70)" in ended.out + ended.err
+    assert "Panic: out of range" in ended.out + ended.err
     assert "Traceback" not in ended.out + ended.err
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import re
+import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 from cli.commands import Command
 from signing.material import key
+from verify.forging import study
 
 from atlas_schema.signing.keys import public_pem
 from atlas_schema.verify.reading import read_json
@@ -279,6 +284,90 @@ def test_one_key_in_two_files_is_one_key(atlas_verify: Command, signed: Path, ke
     ended = atlas_verify(*receipt(signed), "--key", keys / "1.pub", "--key", keys / "1.ssh", "--threshold", "2")
     assert ended.code == 2
     assert "2, with 1 distinct key" in ended.out
+
+
+# --- evidence in one DuckDB file -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def signed_file(folder: Path, keys: Path, atlas_command: Command) -> Path:
+    """The study folder with its evidence in one DuckDB file, which is signed, and no Parquet bundle beside it."""
+    shutil.rmtree(folder / "evidence")
+    study().store(folder / "evidence.duckdb").close()
+    ended = atlas_command("sign", *receipt(folder), "--evidence", folder / "evidence.duckdb", "--key", keys / "1")
+    assert (ended.code, ended.err) == (0, "")
+    return folder
+
+
+def of_file(folder: Path, keys: Path, name: str = "evidence.duckdb") -> tuple[str | Path, ...]:
+    """Return the arguments by which a reviewer verifies the signed receipt with its evidence in a file."""
+    return (*receipt(folder), "--evidence", folder / name, "--key", keys / "1.pub", "--profile", "release")
+
+
+def test_a_signed_database_is_bound_byte_by_byte(atlas_verify: Command, signed_file: Path, keys: Path) -> None:
+    envelope = read_json((signed_file / "receipt-frozen.dsse.json").read_bytes())
+    (entry,) = read_json(base64.b64decode(envelope["payload"]))["predicate"]["evidence"]
+    honest = (signed_file / "evidence.duckdb").read_bytes()
+    assert entry == {"name": "evidence.duckdb", "size": len(honest), "sha256": hashlib.sha256(honest).hexdigest()}
+    ended = atlas_verify(*of_file(signed_file, keys))
+    assert (ended.code, ended.err) == (0, "")
+    assert re.search(r"binding +ok", ended.out)
+    assert re.search(r"authenticity +ok", ended.out)
+    (signed_file / "evidence.duckdb").write_bytes(honest + b"\0")  # which DuckDB never reads
+    assert atlas_verify(*of_file(signed_file, keys)[:5]).code == 0
+    ended = atlas_verify(*of_file(signed_file, keys))
+    assert (ended.code, re.findall(r"ATL-[A-Z][0-9]{3}", ended.out)) == (4, ["ATL-B010"])
+
+
+def test_another_file_with_the_same_rows_is_not_the_signed_one(
+    atlas_verify: Command, signed_file: Path, keys: Path
+) -> None:
+    (signed_file / "evidence.duckdb").unlink()
+    study().store(signed_file / "evidence.duckdb").close()
+    with duckdb.connect(str(signed_file / "evidence.duckdb")) as connection:
+        connection.execute("CREATE TABLE gone AS FROM range(100000); DROP TABLE gone")
+    unsigned = atlas_verify(*of_file(signed_file, keys)[:5])
+    assert unsigned.code == 0
+    ended = atlas_verify(*of_file(signed_file, keys))
+    assert (ended.code, "ATL-B010" in ended.out, "ATL-B003" in ended.out) == (4, True, False)
+
+
+def test_other_rows_in_a_signed_database_are_seen_twice(atlas_verify: Command, signed_file: Path, keys: Path) -> None:
+    with duckdb.connect(str(signed_file / "evidence.duckdb")) as connection:
+        connection.execute("UPDATE task SET score = 1 - score WHERE item_id = (SELECT min(item_id) FROM task)")
+    ended = atlas_verify(*of_file(signed_file, keys))
+    assert ended.code == 4
+    for rule in ("ATL-B010", "ATL-B003"):
+        assert rule in ended.out
+
+
+def test_a_macro_in_a_signed_database_is_refused_whoever_signed(
+    atlas_command: Command, atlas_verify: Command, signed_file: Path, keys: Path
+) -> None:
+    """Nor can it be signed in the first place: only what verifies is."""
+    with duckdb.connect(str(signed_file / "evidence.duckdb")) as connection:
+        connection.execute("CREATE MACRO avg(a) AS 42")
+    ended = atlas_verify(*of_file(signed_file, keys))
+    assert (ended.code, "ATL-A023" in ended.out, "ATL-B010" in ended.out) == (3, True, True)
+    (signed_file / "receipt-frozen.dsse.json").unlink()
+    ended = atlas_command(
+        "sign", *receipt(signed_file), "--evidence", signed_file / "evidence.duckdb", "--key", keys / "1"
+    )
+    assert (ended.code, "Nothing was signed" in ended.err, "ATL-A023" in ended.err) == (2, True, True)
+
+
+@pytest.mark.parametrize("form", ["another name", "a bundle"])
+def test_the_same_rows_in_another_form_are_not_the_signed_file(
+    atlas_command: Command, atlas_verify: Command, signed_file: Path, keys: Path, form: str
+) -> None:
+    name = "renamed.duckdb" if form == "another name" else "bundle"
+    if form == "a bundle":
+        assert atlas_command("evidence", "export", signed_file / "evidence.duckdb", signed_file / name).code == 0
+    else:
+        (signed_file / "evidence.duckdb").rename(signed_file / name)
+    assert atlas_verify(*of_file(signed_file, keys, name)[:5]).code == 0
+    ended = atlas_verify(*of_file(signed_file, keys, name))
+    assert (ended.code, "ATL-B010" in ended.out) == (4, True)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evidence.forged_parquet import RAW, ZSTD, task, thrift, write
+from evidence.forged_parquet import RAW, ZSTD, Column, task, thrift, write
 from evidence.test_bundle import roots, tiny
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,6 +104,13 @@ def encoded(**encodings: str) -> bytes:
     return parquet(tiny().tables["task"], use_dictionary=False, column_encoding=encodings)
 
 
+def sized_numbers() -> list[Column]:
+    """The columns of `task`, of which the last, numbers, states how many bytes its texts take."""
+    columns = task(10)
+    columns[2].footer = {16: ("struct", {1: ("i64", 40)})}
+    return columns
+
+
 ATTACKS: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "few bytes declare 2e8 rows": ("ATL-A002", "task", lambda: write(task(200_000_000))),
     "few bytes declare 2e9 rows": ("ATL-A002", "task", lambda: write(task(2_000_000_000))),
@@ -127,7 +134,17 @@ ATTACKS: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "a column of negative length": ("ATL-A020", "task", lambda: write(task(10, footer={7: ("i64", -1)}))),
     "a column that ends inside a page": ("ATL-A020", "task", lambda: write(task(10, footer={7: ("i64", 20)}))),
     "an encrypted footer": ("ATL-A002", "task", lambda: write(task(10))[:-4] + b"PARE"),
-    "encrypted columns": ("ATL-A002", "task", lambda: write(task(10, chunk={8: ("struct", {1: ("struct", {})})}))),
+    "encrypted columns": ("ATL-A020", "task", lambda: write(task(10, chunk={8: ("struct", {1: ("struct", {})})}))),
+    # The next three ended the whole process, or the reader with a fault, when pyarrow was asked about the column.
+    "a column encrypted with a key of its own": ("ATL-A020", "task", lambda: write(task(10, chunk={8: ("struct", {2: ("struct", {
+        1: ("list", ("binary", [b"item_id"]))})})}))),
+    "sizes of more levels than there are": ("ATL-A020", "task", lambda: write(task(10, footer={16: ("struct", {
+        3: ("list", ("i64", [1, 2]))})}))),
+    "sizes of texts where none are": ("ATL-A020", "task", lambda: write(sized_numbers())),
+    "a row group without columns": ("ATL-A020", "task", lambda: write(task(10), footer={4: ("list", ("struct", [
+        {1: ("list", ("struct", [])), 2: ("i64", 100), 3: ("i64", 10)}]))})),
+    "a footer of more values than one has": ("ATL-A020", "task", lambda: write(task(10, footer={
+        16: ("struct", {3: ("list", ("i64", [1] * 100_000))})}))),
     "a schema 100,000 levels deep": ("ATL-A002", "task", lambda: nested(100_000)),
     "100,000 columns": ("ATL-A002", "task", lambda: wide(100_000)),
     "a footer larger than the limit": ("ATL-A002", "task", lambda: wide(2_500_000)),

@@ -5,48 +5,34 @@ A refusal by `AtlasError` is right; any other exception, and any belief that sho
 
 from __future__ import annotations
 
-import copy
 import json
 import os
-import shutil
-import tempfile
+import random
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from attacks.remembered import Study, outcome_of, remembered
 from evidence.forged_parquet import task, write
 from evidence.test_bundle import tiny
+from fuzz import confined, records, vouched, whole
+from fuzz.spoil import document, spots
 from naive.merkle import tree_root
-from signing.material import envelope as made_envelope
-from signing.material import key, written
-from verify.forging import honest, study, submission
 
-from atlas_schema.canonical import canonical_json
 from atlas_schema.claims.expression import ClaimError, Scope, evaluate
 from atlas_schema.claims.interval import NoIntervalError, exactly
-from atlas_schema.documents.receipt import FREE_TEXT
-from atlas_schema.errors import AtlasError, DocumentError, EvidenceError, UsageError
-from atlas_schema.evidence.bundle import ParquetBundle
-from atlas_schema.evidence.digest import TableRoot, merkle_root
+from atlas_schema.errors import AtlasError, DocumentError, EvidenceError
+from atlas_schema.evidence.digest import merkle_root
 from atlas_schema.evidence.pages import Chunk, PageError, walk
 from atlas_schema.evidence.preflight import open_table, preflight
-from atlas_schema.evidence.source import table_root
 from atlas_schema.evidence.tables import TABLES
 from atlas_schema.evidence.thrift import ThriftError, read_struct
 from atlas_schema.limits import LIMITS
-from atlas_schema.signing.envelope import check_signatures, envelope_of
-from atlas_schema.signing.keys import public_pem, read_public
 from atlas_schema.transcription.raw import parse_raw
-from atlas_schema.verify.outcome import Code
 from atlas_schema.verify.reading import pointer, position, positions, read_json
-from atlas_schema.verify.verifier import verify
 
 
 def reader(data: bytes) -> None:
@@ -65,9 +51,7 @@ def reader(data: bytes) -> None:
 
 def parquet(data: bytes) -> None:
     """The preflight of a file whose bytes were changed; what passes is decoded."""
-    content = bytearray(_whole())
-    for i in range(0, len(data) - 2, 3):
-        content[int.from_bytes(data[i : i + 2], "little") % len(content)] = data[i + 2]
+    content = spots(_whole(), data) or _whole()
     descriptor = os.memfd_create("table")
     with os.fdopen(descriptor, "w+b") as stream:
         stream.write(content)
@@ -112,68 +96,9 @@ def merkle(data: bytes) -> None:
             raise AssertionError("another leaf has the same root")
 
 
-def receipt(data: bytes) -> None:
-    """Change anything of a valid receipt: it must not verify, but where it says the same or only free text differs."""
-    raw = _spoilt(_given().submission.raw, data)
-    if raw is not None and _given().outcome(raw).code is Code.VERIFIED:
-        _require_same(raw, _given().submission.raw, free=FREE_TEXT)
-
-
-def run_log(data: bytes) -> None:
-    """Change anything of the log beside a valid receipt: it must not verify, but where it says the same."""
-    before = _given().submission.run_log or b""
-    raw = _spoilt(before, data)
-    if raw is not None and _beside(run_log=raw) is Code.VERIFIED:
-        _require_same(raw, before, steps=json.loads(_given().submission.raw)["run_log"]["steps"])
-
-
-def preregistration(data: bytes) -> None:
-    """Change anything of the plan beside a valid receipt: it must not verify, but where it says the same."""
-    before = _given().submission.preregistration or b""
-    raw = _spoilt(before, data)
-    if raw is not None and _beside(preregistration=raw) is Code.VERIFIED:
-        _require_same(raw, before)
-
-
-def evidence(data: bytes) -> None:
-    """Change bytes of one table's file: its rows are refused, or have another root, or are the same rows."""
-    honest_bytes, root = _table()
-    raw = _spoilt(honest_bytes, data)
-    if raw is None:
-        return
-    folder = _folder()
-    (folder / "task.parquet").write_bytes(raw)
-    try:
-        found = table_root(ParquetBundle(folder), "task")
-    except EvidenceError:
-        return
-    if found == root and not pq.read_table(pa.BufferReader(raw)).equals(pq.read_table(pa.BufferReader(honest_bytes))):
-        raise AssertionError("other rows have the same root")
-
-
-def envelope(data: bytes) -> None:
-    """A signature file of any bytes, and a sound one with bytes changed: only the pinned key's own signature counts."""
-    honest_bytes = written(made_envelope(1))
-    for raw in (data, _spoilt(honest_bytes, data)):
-        with suppress(DocumentError):
-            found = envelope_of(read_json(raw or b""))
-            signers = check_signatures(found, [key(1).public]).signers
-            if signers and found.payload != made_envelope(1).payload:
-                raise AssertionError("another payload is signed")
-
-
-def public_key(data: bytes) -> None:
-    """A key file of any bytes, and a sound one with bytes changed: what is read is written and read alike."""
-    for raw in (data, _spoilt(public_pem(key(1).public), data)):
-        with suppress(UsageError):
-            found = read_public(raw or b"", "key")
-            if read_public(public_pem(found), "key") != found:
-                raise AssertionError("a key is read in two ways")
-
-
 def raw_output(data: bytes) -> None:
     """The reader of raw output, on any bytes and on a sound file with bytes changed."""
-    for raw in (data, _spoilt(RAW_OUTPUT, data)):
+    for raw in (data, document(RAW_OUTPUT, data)):
         with suppress(AtlasError):
             parse_raw(raw or b"", "raw.jsonl")
 
@@ -199,76 +124,70 @@ def pointers(data: bytes) -> None:
         raise AssertionError("a value has no place")
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
-    "reader": reader, "pointers": pointers, "parquet": parquet, "pages": pages, "merkle": merkle, "receipt": receipt,
-    "run_log": run_log, "preregistration": preregistration, "evidence": evidence, "envelope": envelope,
-    "public_key": public_key, "raw_output": raw_output, "expression": expression,
-}  # fmt: skip
+@cache
+def _whole() -> bytes:
+    return write(task(3), groups=2)
+
+
 RAW_OUTPUT = b"\n".join(json.dumps(line).encode() for line in (
     {"record": "run", "kind": "atlas-raw/1"}, {"record": "output", "id": "a", "group": None, "input": "x", "input_tokens": 2,
      "output": "y", "output_tokens": 1, "logprobs": [-0.5, -1.5]},
 ))  # fmt: skip
 
 
-def _spoilt(raw: bytes, data: bytes) -> bytes | None:
-    """Return bytes with a stretch replaced, both given by ``data``; None where it says nothing."""
-    if len(data) < 4:
-        return None
-    made = bytearray(raw)
-    at, cut = int.from_bytes(data[:3], "little") % len(made), data[3] % 8
-    made[at : at + cut] = data[4:36]
-    return bytes(made)
+EXPRESSION = b"max(a) - 2 * mean(a) + b[x] / 2"
 
 
-def _require_same(raw: bytes, before: bytes, *, free: tuple[str, ...] = (), steps: int | None = None) -> None:
-    """Raise where a document that was believed says something else; a log may end after the receipt's head."""
-    found, honest_value = json.loads(raw), json.loads(before)
-    if steps is not None:
-        honest_value["steps"] = honest_value["steps"][: max(steps, len(found["steps"]))]
-    if _bound(found, free) != _bound(honest_value, free):
-        raise AssertionError(f"a changed document is believed: {raw!r}")
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One function that is fuzzed, and the modules whose branches guide the fuzzer: those that read what it changes."""
+
+    run: Callable[[bytes], None]
+    guides: tuple[str, ...]
+    sound: Callable[[], bytes] | None = None
+    """A sound input, where the target takes any bytes: the fuzzer begins with it."""
+
+    @property
+    def holds(self) -> str:
+        """What the target holds, in one sentence."""
+        return " ".join((self.run.__doc__ or "").split())
+
+    def seeds(self) -> list[bytes]:
+        """Return what the fuzzer begins with: bytes long enough to say something, and what is sound."""
+        rng = random.Random(self.run.__name__)
+        drawn = [rng.randbytes(size) for size in (6, 8, 12, 20, 40) for _ in range(2)]
+        return [*drawn, self.sound()] if self.sound else drawn
 
 
-@cache
-def _given() -> Study:
-    """The honest submission, in the process of one target, with what no change enters remembered."""
-    stack = ExitStack()
-    stack.enter_context(remembered())
-    _KEPT.append(stack)
-    return Study(submission(study(), honest()), "preserved")
-
-
-_KEPT: list[ExitStack] = []
-
-
-def _beside(**changes: bytes) -> Code:
-    return outcome_of(verify(replace(_given().submission, **changes), _given().options)).code  # type: ignore[arg-type]
-
-
-@cache
-def _folder() -> Path:
-    return Path(
-        shutil.copytree(tiny().write(Path(tempfile.mkdtemp()) / "study") / "evidence", Path(tempfile.mkdtemp()) / "e")
-    )
-
-
-@cache
-def _table() -> tuple[bytes, TableRoot]:
-    return (_folder() / "task.parquet").read_bytes(), table_root(ParquetBundle(_folder()), "task")
-
-
-@cache
-def _whole() -> bytes:
-    return write(task(3), groups=2)
-
-
-def _bound(value: Any, free: tuple[str, ...]) -> bytes:
-    """Return the canonical form of a document without its published free text."""
-    made = copy.deepcopy(value)
-    for text in free:
-        *parents, last = text.strip("/").split("/")
-        inner = made
-        for part in parents:
-            inner = inner[int(part) if isinstance(inner, list) else part]
-        inner.pop(last, None)
-    return canonical_json(made)
+_READING, _PARQUET = ("verify.reading",), ("evidence.preflight", "evidence.pages", "evidence.thrift")
+_CHECKS = ("verify.verifier", "verify.documents", "verify.consistency", "verify.authenticity")
+TARGETS: dict[str, Target] = {
+    "reader": Target(reader, _READING, lambda: RAW_OUTPUT.splitlines()[1]),
+    "pointers": Target(pointers, _READING),
+    "documents": Target(
+        records.documents, (*_CHECKS, "verify.records", "claims.record", "claims.expression", "claims.settle")
+    ),
+    "receipt": Target(whole.receipt, _CHECKS),
+    "run_log": Target(whole.run_log, _CHECKS),
+    "preregistration": Target(whole.preregistration, _CHECKS),
+    "contract": Target(whole.contract, _CHECKS),
+    "parquet": Target(parquet, _PARQUET),
+    "pages": Target(pages, _PARQUET),
+    "evidence": Target(whole.evidence, _PARQUET),
+    "measured_rows": Target(records.measured_rows, _PARQUET),
+    "database": Target(confined.database, ("verify.sandbox",)),
+    "worker_answer": Target(confined.worker_answer, ("verify.sandbox", *_READING), lambda: confined.ANSWER),
+    "merkle": Target(merkle, ("evidence.digest",)),
+    "envelope": Target(vouched.envelope, ("signing.envelope", "signing.curve", *_READING), vouched.sound_envelope),
+    "signed_statement": Target(vouched.signed_statement, ("signing.statement", *_READING), vouched.sound_statement),
+    "public_key": Target(vouched.public_key, ("signing.keys", "signing.curve"), vouched.sound_public_key),
+    "private_key": Target(vouched.private_key, ("signing.keys",), vouched.sound_private_key),
+    "sigstore_bundle": Target(
+        vouched.sigstore_bundle, ("verify.authenticity", "signing.statement", *_READING), vouched.sound_bundle
+    ),
+    "trusted_root": Target(vouched.trusted_root, ("signing.sigstore_bundle",), vouched.sound_root),
+    "raw_output": Target(raw_output, ("transcription.raw",), lambda: RAW_OUTPUT),
+    "expression": Target(expression, ("claims.expression", "claims.interval"), lambda: EXPRESSION),
+    "corpus": Target(records.corpus, ("conformance.corpus", *_READING), records.sound_case),
+    "verifier_answer": Target(records.verifier_answer, ("conformance.judge", *_READING), records.sound_answer),
+}

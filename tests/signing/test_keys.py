@@ -65,6 +65,17 @@ OTHERS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def test_a_private_key_of_another_curve_and_this_ones_length_is_refused() -> None:
+    """Found by fuzzing: one bit of the curve's name changed, and OpenSSL ends with an error that the library does not know."""
+    lines = key(1).pem(None).splitlines()
+    der = base64.b64decode(lines[1])
+    assert der.count(b"\x2b\x65\x70") == 1
+    for last in (0x6E, 0x6F, 0x71):  # X25519, which is read as such; X448 and Ed448, whose keys are longer
+        content = pem(der.replace(b"\x2b\x65\x70", bytes([0x2B, 0x65, last])), b"PRIVATE KEY")
+        with pytest.raises(UsageError, match="not an Ed25519 private key"):
+            read_private(content, "k")
+
+
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_kinds_of_key_are_refused(kind: str) -> None:
     with pytest.raises(UsageError, match="not an Ed25519 public key"):

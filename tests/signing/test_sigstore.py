@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 import sigstore
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 from signing.private_sigstore import IDENTITY, ISSUER, Instance, new_key
+from sigstore import models
 from verify.forging import honest, study, submission
 
 from atlas_schema.errors import DocumentError, UsageError
@@ -186,6 +188,43 @@ def test_no_shape_of_a_bundle_is_a_fault_of_the_verifier(data: st.DataObject, tr
     junk = data.draw(values | st.binary(max_size=200).map(lambda b: base64.b64encode(b).decode()))
     report = reviewed(altered(bundle(), path, lambda _: junk), trust)
     assert report.status(Channel.AUTHENTICITY) is Status.FAILED
+
+
+CERTIFICATE = ("verificationMaterial", "certificate", "rawBytes")
+
+
+@pytest.mark.parametrize("version", [1, 3, 7, 34, 127])
+def test_a_certificate_of_no_known_version_is_refused(trust: SigstoreTrust, version: int) -> None:
+    """Found by fuzzing: the library raises an exception of its own, which is no kind of `ValueError`."""
+    der = bytearray(base64.b64decode(bundle()["verificationMaterial"]["certificate"]["rawBytes"]))
+    at = der.index(b"\xa0\x03\x02\x01\x02") + 4  # [0] INTEGER 2: version 3
+    der[at] = version
+    report = reviewed(altered(bundle(), CERTIFICATE, lambda _: base64.b64encode(bytes(der)).decode()), trust)
+    assert (rules(report), exit_code(report)) == ({"ATL-K007"}, Code.TAMPERED)
+
+
+def test_what_a_certificate_is_warned_of_is_not_told(trust: SigstoreTrust, recwarn: pytest.WarningsRecorder) -> None:
+    """A serial number of zero: the library warns of it, naming a path of this machine, before the chain is refused."""
+    der = base64.b64decode(bundle()["verificationMaterial"]["certificate"]["rawBytes"])
+    zero = der.replace(b"\x02\x01\x63", b"\x02\x01\x00", 1)
+    assert zero != der
+    report = reviewed(altered(bundle(), CERTIFICATE, lambda _: base64.b64encode(zero).decode()), trust)
+    assert rules(report) == {"ATL-K007"}
+    assert recwarn.list == []
+
+
+@pytest.mark.parametrize(
+    "error", [e for e in vars(x509).values() if isinstance(e, type) and issubclass(e, Exception) and not issubclass(e, Warning)],
+    ids=lambda e: e.__name__,
+)  # fmt: skip
+def test_whatever_reading_a_certificate_raises_is_a_refusal(
+    trust: SigstoreTrust, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error.__new__(error)
+
+    monkeypatch.setattr(models, "load_der_x509_certificate", fails)
+    assert rules(reviewed(bundle(), trust)) == {"ATL-K007"}
 
 
 # --- usage ---------------------------------------------------------------------------------------------------------
