@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
 from atlas_schema.evidence.pages import PageError
-from atlas_schema.evidence.thrift import I64, LIST, STRUCT, Budget, ThriftError, read_struct
+from atlas_schema.evidence.thrift import (
+    I64,
+    LIST,
+    STRUCT,
+    Budget,
+    ThriftError,
+    each_field,
+    list_head,
+    read_struct,
+    read_value,
+)
 
 _TAIL = 8
 """Bytes after the footer: its length, and the magic."""
-_VALUES, _PER_CHUNK = 4096, 256
-"""Fields and elements of a footer, and of each column of each row group in it; writers need a fifth of that."""
+_VALUES, _PER_GROUP, _PER_CHUNK = 4096, 16, 256
+"""Fields and elements of a footer, of each row group in it, and of each column of those; writers need a fifth of that."""
 _GROUPS, _COLUMNS, _META_DATA, _CRYPTO, _ENCRYPTED, _SIZES = 4, 1, 3, 8, 9, 16
 _UNENCODED, _REPETITION, _DEFINITION = 1, 2, 3
 
@@ -30,21 +41,65 @@ def require_sound_footer(stream: BinaryIO, metadata: pq.FileMetaData) -> None:
     (length,) = struct.unpack("<I", os.pread(stream.fileno(), 4, max(0, size - _TAIL)))
     raw = os.pread(stream.fileno(), length, max(0, size - _TAIL - length))
     groups, columns = metadata.num_row_groups, metadata.num_columns
-    try:
-        footer, _ = read_struct(raw, lists=Budget(_VALUES + _PER_CHUNK * groups * columns))
-    except ThriftError as error:
-        raise PageError(f"the footer cannot be read: {error}") from error
     schema = metadata.schema
     levels = [schema.column(at) for at in range(columns)]
-    stated = _structs(footer, _GROUPS, groups, "row groups")
-    for group in stated:
-        for chunk, column in zip(_structs(group, _COLUMNS, columns, "columns of a row group"), levels, strict=True):
-            if _CRYPTO in chunk or _ENCRYPTED in chunk:
-                raise PageError("a column is encrypted")
-            kind, found = chunk.get(_META_DATA, (0, None))
-            if kind != STRUCT:
-                raise PageError("a column of a row group is not described")
-            _require_sizes(found.get(_SIZES), column)
+    budget = Budget(_VALUES + _PER_GROUP * groups)
+    try:
+        _walk(raw, groups, levels, budget)
+    except ThriftError as error:
+        raise PageError(f"the footer cannot be read: {error}") from error
+
+
+def _walk(raw: bytes, groups: int, levels: Sequence[Any], budget: Budget) -> None:
+    """Look at every column of every row group, and keep none: a footer of megabytes is gigabytes of objects."""
+
+    def chunks(at: int, kind: int) -> int:
+        at = _counted(raw, at, kind, len(levels), "columns of a row group")
+        for column in levels:
+            chunk, at = read_struct(raw, at, 2, Budget(_PER_CHUNK))
+            _require_chunk(chunk, column)
+        return at
+
+    def row_groups(at: int, kind: int) -> int:
+        at = _counted(raw, at, kind, groups, "row groups")
+        for _ in range(groups):
+            at = walked(at, _COLUMNS, chunks, len(levels), "columns of a row group", depth=1)
+        return at
+
+    def walked(start: int, wanted: int, inside: Callable[[int, int], int], count: int, what: str, depth: int) -> int:
+        found = False
+
+        def read(number: int, kind: int, at: int) -> int:
+            nonlocal found
+            budget.take(1)
+            if number == wanted:
+                found = True
+                return inside(at, kind)
+            return read_value(raw, at, kind, depth, budget)[1]
+
+        end = each_field(raw, start, read)
+        if count and not found:
+            raise PageError(f"the footer does not describe {count} {what}")
+        return end
+
+    walked(0, _GROUPS, row_groups, groups, "row groups", depth=0)
+
+
+def _counted(raw: bytes, at: int, kind: int, count: int, what: str) -> int:
+    """Return where the first element of a list of so many structures begins."""
+    inner, size, at = list_head(raw, at) if kind == LIST else (0, -1, at)
+    if size != count or (count and inner != STRUCT):
+        raise PageError(f"the footer does not describe {count} {what}")
+    return at
+
+
+def _require_chunk(chunk: dict[int, tuple[int, Any]], column: Any) -> None:
+    if _CRYPTO in chunk or _ENCRYPTED in chunk:
+        raise PageError("a column is encrypted")
+    kind, found = chunk.get(_META_DATA, (0, None))
+    if kind != STRUCT:
+        raise PageError("a column of a row group is not described")
+    _require_sizes(found.get(_SIZES), column)
 
 
 def _require_sizes(stated: tuple[int, Any] | None, column: Any) -> None:
@@ -60,12 +115,3 @@ def _require_sizes(stated: tuple[int, Any] | None, column: Any) -> None:
             raise PageError("statistics of sizes do not fit the schema")
     if _UNENCODED in sizes and (sizes[_UNENCODED][0] != I64 or column.physical_type != "BYTE_ARRAY"):
         raise PageError("statistics of sizes do not fit the schema")
-
-
-def _structs(
-    fields: dict[int, tuple[int, Any]], number: int, count: int, what: str
-) -> list[dict[int, tuple[int, Any]]]:
-    kind, found = fields.get(number, (LIST, []))
-    if kind != LIST or len(found) != count or not all(isinstance(entry, dict) for entry in found):
-        raise PageError(f"the footer does not describe {count} {what}")
-    return list(found)

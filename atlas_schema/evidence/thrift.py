@@ -6,6 +6,7 @@ nests deeper than eight levels. Two readers can then not see two structures in t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 I32, I64, BINARY, LIST, SET, MAP, STRUCT = 5, 6, 8, 9, 10, 11, 12
@@ -46,9 +47,10 @@ def read_struct(
     if depth > _DEPTH:
         raise ThriftError("nested too deeply")
     fields: dict[int, tuple[int, Any]] = {}
-    last = 0
-    while True:
-        head, at = _byte(raw, at)
+    last, size = 0, len(raw)
+    while at < size:
+        head = raw[at]
+        at += 1
         if head == 0:
             return fields, at
         kind, step = head & 15, head >> 4
@@ -60,8 +62,15 @@ def read_struct(
             raise ThriftError(f"field {last} stands twice or out of place")
         if lists is not None:
             lists.take(1)
-        value, at = _value(raw, at, kind, depth, lists)
+        value: Any
+        if kind in _BITS and at < size and (byte := raw[at]) < 128:  # most fields: a footer has millions
+            value, at = (byte >> 1) ^ -(byte & 1), at + 1
+        elif kind == STRUCT:
+            value, at = read_struct(raw, at, depth + 1, lists)
+        else:
+            value, at = _value(raw, at, kind, depth, lists)
         fields[last] = (kind, value)
+    raise TruncatedError("the bytes end inside a structure")
 
 
 def _value(raw: bytes, at: int, kind: int, depth: int, lists: Budget | None) -> tuple[Any, int]:
@@ -83,15 +92,51 @@ def _value(raw: bytes, at: int, kind: int, depth: int, lists: Budget | None) -> 
     raise ThriftError(f"type {kind} has no place here")  # no header of a page holds lists, sets or maps
 
 
-def _list(raw: bytes, at: int, depth: int, lists: Budget) -> tuple[list[Any], int]:
+def each_field(raw: bytes, at: int, read: Callable[[int, int, int], int]) -> int:
+    """Call ``read(id, type, offset)`` for every field of the structure at an offset; it returns where the field ends.
+
+    Nothing is kept, whatever a structure holds. Returns the offset behind the structure. Raises `ThriftError`.
+    """
+    last, seen = 0, set[int]()
+    while True:
+        head, at = _byte(raw, at)
+        if head == 0:
+            return at
+        kind, step = head & 15, head >> 4
+        if step:
+            last += step
+        else:
+            last, at = _zigzag(raw, at, 16)
+        if not 0 < last <= _LARGEST_ID or last in seen:
+            raise ThriftError(f"field {last} stands twice or out of place")
+        seen.add(last)
+        at = read(last, kind, at)
+
+
+def list_head(raw: bytes, at: int) -> tuple[int, int, int]:
+    """Return type and number of the elements of the list at an offset, and where the first begins. Raises `ThriftError`."""
     head, at = _byte(raw, at)
     kind, size = head & 15, head >> 4
     if size == 15:
         size, at = _varint(raw, at, 32)
+    return kind, size, at
+
+
+def read_value(raw: bytes, at: int, kind: int, depth: int, lists: Budget) -> tuple[Any, int]:
+    """Return the value of a type at an offset, and the offset behind it. Raises `ThriftError`."""
+    return _value(raw, at, kind, depth, lists)
+
+
+def _list(raw: bytes, at: int, depth: int, lists: Budget) -> tuple[list[Any], int]:
+    kind, size, at = list_head(raw, at)
     lists.take(size)
     values: list[Any] = []
+    value: Any
     for _ in range(size):
-        value, at = _byte(raw, at) if kind in (_TRUE, _FALSE) else _value(raw, at, kind, depth, lists)
+        if kind == STRUCT:
+            value, at = read_struct(raw, at, depth + 1, lists)
+        else:
+            value, at = _byte(raw, at) if kind in (_TRUE, _FALSE) else _value(raw, at, kind, depth, lists)
         values.append(value)
     return values, at
 
@@ -109,6 +154,8 @@ def _ahead(raw: bytes, at: int, size: int) -> int:
 
 
 def _varint(raw: bytes, at: int, bits: int) -> tuple[int, int]:
+    if at < len(raw) and raw[at] < 128:
+        return raw[at], at + 1
     value = shift = 0
     while True:
         byte, at = _byte(raw, at)

@@ -326,6 +326,14 @@ def many_groups(folder: Path) -> None:
     (folder / "evidence" / "task.parquet").write_bytes(write(task(1), groups=LIMITS.row_groups + 1, share=True))
 
 
+@hostile("evidence", "a footer of nearly 16 MiB: 13,000 row groups of 11 columns")
+def large_footer(folder: Path) -> None:
+    table = tiny().tables["state"]
+    with pq.ParquetWriter(folder / "evidence" / "state.parquet", table.schema) as writer:
+        for at in range(13_000):
+            writer.write_table(table.slice(at % table.num_rows, 1))
+
+
 @hostile("evidence", "10,000 row groups without rows", 6)
 def empty_groups(folder: Path) -> None:
     table = tiny().tables["task"]
