@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 from atlas_schema.errors import EvidenceError, UsageError
 from atlas_schema.evidence.columns import Array, Rows, conform, from_arrow
 from atlas_schema.evidence.preflight import (
+    Gathered,
     describe,
     dims_of,
     open_folder,
     open_regular,
     open_table,
     preflight,
-    require_bounded,
     require_short,
     same_types,
 )
@@ -127,13 +127,11 @@ class ParquetBundle:
         return self._rows_of(table, [p for key in index if key[: len(partition)] == partition for p in index[key]])
 
     def _rows_of(self, table: str, pieces: list[_Piece]) -> Rows:
-        parts = []
+        parts, gathered = [], Gathered(str(self._shown(table)), self._limits)
         for piece in sorted(pieces, key=lambda p: (p.group, p.start)):
             rows = self._group(table, piece.group, keep=piece.stop - piece.start < self._group_rows(table, piece.group))
-            parts.append(
-                rows.slice(piece.start, piece.stop - piece.start) if piece.rows is None else rows.take(piece.rows)
-            )
-            require_bounded(parts, str(self._shown(table)), self._limits)
+            part = rows.slice(piece.start, piece.stop - piece.start) if piece.rows is None else rows.take(piece.rows)
+            parts.append(gathered.add(part))
         return from_arrow(
             TABLES[table], self.dims, pa.concat_tables(parts) if parts else self._schemas[table].empty_table()
         )
@@ -250,12 +248,11 @@ def read_table(path: Path, spec: TableSpec, dims: Dims, limits: Limits) -> pa.Ta
     file = open_table(stream, path, limits)
     preflight(path, spec, file, stream, dims, limits)
     schema = spec.arrow_schema(dims)
-    groups: list[pa.Table] = []
+    groups, gathered = list[pa.Table](), Gathered(str(path), limits)
     for group in range(file.metadata.num_row_groups):
         rows = _decoded(path, file, group)
         require_short(rows, f"{path}, row group {group}", limits)
-        groups.append(conform(rows, schema, path.name))
-        require_bounded(groups, str(path), limits)
+        groups.append(gathered.add(conform(rows, schema, path.name)))
     return pa.concat_tables(groups) if groups else schema.empty_table()
 
 

@@ -45,12 +45,15 @@ class Pages:
     dictionary_bytes: int
 
 
-def walk(descriptor: int, chunk: Chunk, most: int) -> Pages:
-    """Read every page header of a chunk, at most ``most``. Raises `PageError` where they do not add up to the footer's."""
+def walk(descriptor: int, chunk: Chunk, most: int, before: int = 0) -> Pages:
+    """Read every page header of a chunk. Raises `PageError` where they do not add up to the footer's.
+
+    ``most`` pages may stand in the file, and ``before`` of them stood in other chunks.
+    """
     values = data = dictionary = count = 0
     for kind, header, body in _headers(descriptor, chunk):
         count += 1
-        if count > most:
+        if before + count > most:
             raise PageError(f"more than {most} pages in one file")
         size, held = _required(header, 2), _required(body, 1)
         encoding = _required(body, 4 if kind == DATA_V2 else 2)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import BinaryIO
@@ -147,7 +148,7 @@ def _require_agreement(
         for at, column in enumerate(spec.columns):
             chunk = _chunk(stated.column(at), size)
             _require_count(column, dims, stated.num_rows, chunk.values, limits)
-            found = walk(descriptor, chunk, limits.pages - pages)
+            found = walk(descriptor, chunk, limits.pages, pages)
             pages += found.count
             taken.append((chunk.start, chunk.start + chunk.length))
             needed += _decoded_bytes(column, chunk, found)
@@ -227,13 +228,23 @@ def require_short(rows: pa.Table, where: str, limits: Limits) -> None:
                                 found=str(longest), rule="ATL-A021")  # fmt: skip
 
 
-def require_bounded(pieces: list[pa.Table], where: str, limits: Limits) -> None:
-    """Refuse rows of one run and layer, gathered from many row groups, that are more than one row group may hold."""
-    rows, size = sum(piece.num_rows for piece in pieces), sum(piece.nbytes for piece in pieces)
-    if rows > limits.group_rows or size > limits.row_group_bytes:
-        raise EvidenceError("The rows of one run and layer are more than the limits allow.", where=where,
-                            expected=f"at most {limits.group_rows} rows and {limits.row_group_bytes} bytes",
-                            found=f"{rows} rows and {size} bytes or more", rule="ATL-A021")  # fmt: skip
+@dataclass(slots=True)
+class Gathered:
+    """How much of one run and layer was gathered from row groups so far; more than one row group may hold is refused."""
+
+    where: str
+    limits: Limits
+    rows: int = 0
+    size: int = 0
+
+    def add(self, piece: pa.Table) -> pa.Table:
+        """Count one more piece and return it. Raises `EvidenceError`."""
+        self.rows, self.size = self.rows + piece.num_rows, self.size + piece.nbytes
+        if self.rows > self.limits.group_rows or self.size > self.limits.row_group_bytes:
+            raise EvidenceError("The rows of one run and layer are more than the limits allow.", where=self.where,
+                                expected=f"at most {self.limits.group_rows} rows and {self.limits.row_group_bytes} bytes",
+                                found=f"{self.rows} rows and {self.size} bytes or more", rule="ATL-A021")  # fmt: skip
+        return piece
 
 
 def same_types(found: pa.Schema, expected: pa.Schema) -> bool:

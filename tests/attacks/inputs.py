@@ -326,11 +326,18 @@ def many_groups(folder: Path) -> None:
     (folder / "evidence" / "task.parquet").write_bytes(write(task(1), groups=LIMITS.row_groups + 1, share=True))
 
 
-@hostile("evidence", "a footer of nearly 16 MiB: 13,000 row groups of 11 columns")
+@hostile("evidence", "16,384 row groups of one run, a row each", 4)
+def one_run_in_pieces(folder: Path) -> None:
+    items = [f"{i:05d}" for i in range(LIMITS.row_groups)]
+    table = rows_of("task", len(items), run_id=names(len(items), lambda n: [0] * n), item_id=pa.array(items))
+    pq.write_table(table, folder / "evidence" / "task.parquet", row_group_size=1)
+
+
+@hostile("evidence", "a footer of 13 MiB: 11,000 row groups of 11 columns")
 def large_footer(folder: Path) -> None:
     table = tiny().tables["state"]
     with pq.ParquetWriter(folder / "evidence" / "state.parquet", table.schema) as writer:
-        for at in range(13_000):
+        for at in range(11_000):
             writer.write_table(table.slice(at % table.num_rows, 1))
 
 

@@ -236,6 +236,13 @@ def test_many_items_with_long_names_are_not_taken_for_a_bomb(bundle: Path) -> No
         ParquetBundle(bundle, replace(LIMITS, row_group_bytes=3 * 2**20))
 
 
+def test_too_many_pages_are_told_by_the_limit_whichever_column_holds_the_last(bundle: Path) -> None:
+    ParquetBundle(bundle)
+    for most in (1, 2, 4):
+        with pytest.raises(EvidenceError, match=f"more than {most} pages in one file"):
+            ParquetBundle(bundle, replace(LIMITS, pages=most))
+
+
 def test_limits_of_pages_footer_and_table_hold(bundle: Path) -> None:
     for limits in (replace(LIMITS, pages=1), replace(LIMITS, footer_bytes=100), replace(LIMITS, table_bytes=1000),
                    replace(LIMITS, router_values=3)):  # fmt: skip
