@@ -8,17 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from measures.by_hand import DIMS, V0, at, layer, pair, rows, update
+from measures.by_hand import DIMS, V0, V1, at, layer, pair, rows, rule, update
 
+from atlas_schema.errors import RowsError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.tables import Dims
+from atlas_schema.measures.routers import RouterRule
 from atlas_schema.measures.tensors import tensor_digest
 from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.verify.outcome import Channel, ChannelResult
 from atlas_schema.verify.physics.layers import check_digests, check_layer, text_object
+from atlas_schema.verify.physics.native import check_routing
 from atlas_schema.verify.physics.outputs import check_divergence, check_output, check_task, check_transport
 from atlas_schema.verify.physics.overlap import MAPPED, check_ranks, chosen_pairs
 from atlas_schema.verify.physics.overlap import _check_returns as check_returns
+from atlas_schema.verify.physics.vectors import check_vectors
 from atlas_schema.verify.physics.violations import SHOWN_PER_RULE, Record, Violation, by_slot, first_false, first_wrong
 from atlas_schema.verify.reproduction import differences
 
@@ -77,7 +81,8 @@ def test_layers_that_may_be(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("changes", "what"), [
     ({"d": 3}, "sizes differ from the columns"), ({"n_experts": 5}, "sizes differ from the columns"),
     ({"top_k": 3}, "sizes differ from the columns"), ({"eps": 0.0}, "eps is not between 0 and 1"),
-    ({"eps": 1.0}, "eps is not between 0 and 1"), ({"eps": -0.5}, "eps is not between 0 and 1"),
+    ({"eps": 1.0}, "eps is not between 0 and 1"), ({"eps": 1.5}, "eps is not between 0 and 1"),
+    ({"identity_permutation": [0, 0, 2, 3]}, "experts changed places"), ({"eps": -0.5}, "eps is not between 0 and 1"),
     ({"reconstruction_error": -1e-9}, "the block was not reconstructed from its experts"),
     ({"reconstruction_error": TOLERANCES.reconstruction * 1.01}, "the block was not reconstructed from its experts"),
     ({"identity_permutation": [0, 2, 1, 3]}, "experts changed places"), ({"w1_rank_min": 3}, "a rank is larger than the hidden size"),
@@ -299,3 +304,83 @@ def test_differences_are_found_where_they_are() -> None:
     ]
     assert [p for p, *_ in differences(stated, {"a": [1.0], "d": None}, 0.0, 9)] == [("a",)]
     assert [p for p, *_ in differences(stated, {"a": stated["a"]}, 0.0, 9)] == [()]
+
+
+# --- routing ------------------------------------------------------------------------------------------------------
+
+THREE = Dims(d=2, E=6, k=3, P=2)
+DISTINCT, SPREAD = "experts are not distinct ids in range", "executed experts lie in more groups than are kept"
+
+
+def routed(experts: list[int], groups: RouterRule | None = None, **columns: Any) -> set[str]:
+    made = rule() if groups is None else groups
+    usual = {
+        "competitor_out": experts[-1],
+        "competitor_in": 5,
+        "margin": 0.5,
+        "group_margin": None if groups is None else 0.5,
+    }
+    token = at("w", 0, experts=experts, **{**usual, **columns})
+    return said(check_routing(rows("routing", token, dims=THREE), made, THREE))
+
+
+@pytest.mark.parametrize(("experts", "columns", "what"), [
+    ([0, 1, 2], {}, set()), ([2, 1, 0], {}, set()), ([0, 2, 2], {}, {DISTINCT}), ([2, 2, 0], {}, {DISTINCT}),
+    ([0, 0, 2], {}, {DISTINCT}), ([0, 1, 6], {}, {DISTINCT}), ([0, 1, 2], {"competitor_out": 3}, {"competitor_out is not a member"}),
+    ([0, 1, 2], {"competitor_in": 2}, {"competitor_in is a member or out of range"}),
+    ([0, 1, 2], {"competitor_in": 6}, {"competitor_in is a member or out of range"}),
+    ([0, 1, 2], {"margin": -0.5}, {"a margin is negative"}),
+    ([0, 1, 2], {"margin": None}, {"a margin is missing, or there without a competitor"}),
+    ([0, 1, 2], {"margin": None, "competitor_in": None}, {"competitor_in is missing"}),
+    ([0, 1, 2], {"flags": 8}, {"a flag is unknown"}), ([0, 1, 2], {"flags": 4}, set()), ([0, 1, 2], {"margin": 0.0, "flags": 1}, set()),
+    ([0, 1, 2], {"margin": 0.0, "flags": 2}, set()), ([0, 1, 2], {"margin": 0.0}, {"a zero margin and its flag disagree"}),
+    ([0, 1, 2], {"flags": 1}, {"a zero margin and its flag disagree"}),
+])  # fmt: skip
+def test_a_set_is_of_distinct_experts_with_its_competitors(
+    experts: list[int], columns: dict[str, Any], what: set[str]
+) -> None:
+    assert routed(experts, **columns) == what
+
+
+@pytest.mark.parametrize(("experts", "what"), [
+    ([0, 1, 2], set()), ([1, 2, 3], set()), ([0, 3, 1], set()), ([0, 2, 4], {SPREAD}), ([4, 0, 3], {SPREAD}),
+])  # fmt: skip
+def test_a_set_lies_in_as_many_groups_as_are_kept(experts: list[int], what: set[str]) -> None:
+    assert routed(experts, rule(mode="max", n_groups=3, kept_groups=2)) == what
+    assert routed(experts, rule(mode="max", n_groups=3, kept_groups=2), group_margin=-0.5) == what | {
+        "a group margin is negative"
+    }
+
+
+# --- vectors ------------------------------------------------------------------------------------------------------
+
+
+def vectored(
+    v0: np.ndarray[Any, Any], v1: np.ndarray[Any, Any], *, equal: bool = False, position: int = 1
+) -> list[Violation]:
+    tokens = rows(
+        "update",
+        update(0, [0, 1, 2], V0, V0),
+        update(1, [0, 1, 2], V0, V1, uu0=[25.0, 4.0, 1.0], uu1=[25.0, 25.0, 17.0]),
+    )
+    kept = {**at("w", position, run_id="arm:x"), "v0": v0.reshape(-1).tolist(), "v1": v1.reshape(-1).tolist()}
+    z = np.array([[1.0, 0.0], [0.0, 0.0]])
+    return check_vectors(rows("update_vector", kept), tokens, z, TOLERANCES, equal=equal)
+
+
+def test_vectors_are_those_of_the_gram_matrix() -> None:
+    assert not {v.what for v in vectored(V0, V1)} & {"inner products of the vectors are not those of the Gram matrix"}
+    honest = said(vectored(V0, V1))
+    for v0, v1 in ((V0 * 1.01, V1), (V0, V1 * 1.01), (V0[::-1], V1)):
+        assert said(vectored(v0.copy(), v1)) - honest
+
+
+def test_equal_tensors_have_equal_vectors_and_every_vector_a_row() -> None:
+    differ, absent = "v0 and v1 differ although every tensor is equal", "a vector has no row in table update"
+    assert differ in said(vectored(V0, V1, equal=True))
+    assert differ not in said(vectored(V0, V0, equal=True))
+    (found,) = vectored(V0, V1, position=5)
+    assert (found.what, found.where) == (absent, "table update_vector, run_id=arm:x, layer=3, window_id=w, position=5")
+    with pytest.raises(RowsError) as error:
+        vectored(V0[:2], V1)
+    assert (error.value.expected, error.value.found) == ("6", "4")
