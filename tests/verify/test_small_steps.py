@@ -1,0 +1,195 @@
+"""Steps of verification on their own: what they say, how much of it, and what they make of the edge."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from measures.by_hand import V0, V1, at, pair, rows, update
+from simulator import IDENTICAL, PRESERVED, StudySimulator
+from verify.forging import honest, reissued, study, submission, verified
+
+from atlas_schema.documents.preregistration import Preregistration
+from atlas_schema.errors import EvidenceError, UsageError
+from atlas_schema.limits import LIMITS
+from atlas_schema.study.contracts import built_in_contracts
+from atlas_schema.verify.consistency import WIDEST, _check_tolerances
+from atlas_schema.verify.documents import parse
+from atlas_schema.verify.loading import load, load_signatures
+from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Report, exit_code
+from atlas_schema.verify.physics.overlap import _check_returns
+from atlas_schema.verify.physics.vectors import check_vectors
+from atlas_schema.verify.protocol import typed_tiers
+from atlas_schema.verify.rows import _window_faults
+from atlas_schema.verify.sandbox import open_database
+
+
+def test_arms_that_move_by_little_or_by_nothing_break_no_rule() -> None:
+    """Two arms of the same weights share their rows, and a change far below one is a change."""
+    arms = (IDENTICAL, replace(IDENTICAL, name="again"), replace(PRESERVED, name="little", size=1e-6, upstream=1e-6))
+    made = StudySimulator.make(replace(study().settings, arms=arms))
+    report = verified(made, made.receipt("little"))
+    assert [p.rule for r in report.channels.values() for p in r.problems] == []
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
+def faults(*names: str) -> tuple[str, ...]:
+    planned = cast(Preregistration, SimpleNamespace(windows=[SimpleNamespace(window_id=f"w{i}") for i in range(6)]))
+    (fault,) = _window_faults(rows("window", *({"window_id": n} for n in names)), planned)
+    return fault
+
+
+def test_missing_and_extra_windows_are_named_three_of_each() -> None:
+    assert faults("w0")[2:] == ("1 windows; extra none", "6; missing w1, w2, w3")
+    assert faults("w0", "w1", "w2", "w3", "w4", "x1", "x2", "x3", "x4")[2:] == (
+        "9 windows; extra x1, x2, x3",
+        "6; missing w5",
+    )
+
+
+def test_missing_cells_are_named_three_at_most() -> None:
+    kept = [row for row in study().rows("state") if row["run_id"] == "base"]
+    report = verified(*reissued(study().with_rows("state", kept)))
+    found = next(p for p in report.channels[Channel.CONTRACT].problems if p.where == "table state")
+    missing = sorted(
+        {(r["run_id"], r["layer"]) for r in study().rows("state")} - {(r["run_id"], r["layer"]) for r in kept}
+    )
+    assert len(missing) > 3
+    assert found.stated == f"without {missing[:3]}; beyond none"
+    extra = [*study().rows("state"), {**study().rows("state")[0], "run_id": "arm:zz"}]
+    report = verified(*reissued(study().with_rows("state", extra)))
+    found = next(p for p in report.channels[Channel.CONTRACT].problems if p.where == "table state")
+    assert found.stated == f"without none; beyond {[('arm:zz', study().rows('state')[0]['layer'])]}"
+
+
+# --- documents ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("receipt", "receipt"), (None, "one of contract, ")])
+def test_another_kind_of_document_is_told_what_is_expected(kind: Any, expected: str) -> None:
+    report = Report("x")
+    assert parse("x", b'{"kind": "novel"}', kind, report) is None
+    (found,) = report.channels[Channel.SCHEMA].problems
+    assert found.stated == "novel"
+    assert found.recomputed.startswith(expected)
+
+
+def test_a_tier_of_many_words_is_quoted_in_part() -> None:
+    (found,) = typed_tiers({"a": [{"fidelity_tier": "é" * 200}]})
+    assert (found.stated, found.path) == ("é" * 80, ("a", 0, "fidelity_tier"))
+
+
+def test_a_tolerance_may_be_as_wide_as_rounding_and_no_wider() -> None:
+    contract = next(iter(built_in_contracts().values()))
+    for (part, name), widest in WIDEST.items():
+        for value, wrong in ((widest, 0), (np.nextafter(widest, 1e9), 1)):
+            inner = getattr(contract, part).model_copy(update={name: float(value)})
+            result = ChannelResult(Channel.CONTRACT)
+            _check_tolerances(contract.model_copy(update={part: inner}), result)
+            assert [p.path for p in result.problems] == [(part, name)] * wrong
+
+
+# --- maps and vectors ---------------------------------------------------------------------------------------------
+
+
+def test_both_of_two_maps_that_disagree_are_counted() -> None:
+    maps = rows("overlap", pair(0, 1, cond=2.0), pair(0, 3, cond=77.0), pair(1, 0, cond=9.0))
+    assert [(v.stated, v.recomputed, v.wrong) for v in _check_returns(maps)] == [("2.0", "9.0", 2)]
+
+
+def vectored(*positions: int, v: Any = V1, z: tuple[float, float] = (0.0, 0.0), **more: Any) -> list[Any]:
+    tokens = [update(p, [0, 1, 2], V0 if v is V1 else v, v, **more) for p in (0, 1)]
+    first = V0 if v is V1 else v
+    kept = [
+        {**at("w", p, run_id="arm:x"), "v0": first.reshape(-1).tolist(), "v1": v.reshape(-1).tolist()}
+        for p in positions
+    ]
+    tolerances = next(iter(built_in_contracts().values())).tolerances
+    return check_vectors(
+        rows("update_vector", *kept), rows("update", *tokens), np.array([z, z]), tolerances, equal=False
+    )
+
+
+def test_vectors_of_nothing_agree_with_themselves() -> None:
+    assert vectored(0, 1) == []
+    assert vectored(0, 1, v=np.zeros((3, 2))) == []
+
+
+@pytest.mark.parametrize("side", ["0", "1"])
+def test_each_side_is_tangent_but_for_what_its_update_says(side: str) -> None:
+    found = vectored(0, 1, **cast(Any, {f"uz{side}": [0.0, 0.5, 0.0]}))
+    assert [v.what for v in found] == [f"v{side} is not tangent as its update's part along the state says"]
+    turned = vectored(0, 1, z=(1.0, 0.0))
+    assert [v.what[:2] for v in turned] == ["v0", "v1"]
+
+
+def test_the_vector_without_a_row_is_named_not_the_first() -> None:
+    (found,) = vectored(0, 1, 7)
+    assert found.where.endswith("position=7")
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def test_a_document_above_its_bound_is_read_so_that_the_verifier_can_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "receipt.json"
+    with path.open("wb") as stream:
+        stream.truncate(LIMITS.document_bytes + 1024)
+    assert len(load(path).raw) == LIMITS.document_bytes + 1024
+    with path.open("wb") as stream:
+        stream.truncate(4 * LIMITS.document_bytes + 1)
+    with pytest.raises(UsageError, match="far too large"):
+        load(path)
+
+
+def test_a_signature_beside_the_receipt_is_taken_unless_another_is_named(tmp_path: Path) -> None:
+    plain, receipt = submission(study(), honest()), tmp_path / "receipt.json"
+    assert load_signatures(plain, receipt, None, None).signature is None
+    (tmp_path / "receipt.dsse.json").write_bytes(b"beside")
+    (tmp_path / "other.json").write_bytes(b"named")
+    beside, named = (load_signatures(plain, receipt, n, None).signature for n in (None, tmp_path / "other.json"))
+    assert beside is not None
+    assert (beside.name, beside.raw) == ("receipt.dsse.json", b"beside")
+    assert named is not None
+    assert (named.name, named.raw) == ("other.json", b"named")
+    bundle = load_signatures(plain, None, None, tmp_path / "other.json")
+    assert (bundle.signature, bundle.bundle and bundle.bundle.raw) == (None, b"named")
+
+
+def test_what_is_no_database_or_too_large_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.duckdb"
+    path.write_bytes(b"not a database")
+    with pytest.raises(EvidenceError) as error:
+        open_database(path)
+    assert error.value.found == "no DuckDB header"
+    path.write_bytes(b"\0" * 8 + b"DUCK" + b"\0" * 100)
+    with pytest.raises(EvidenceError) as error:
+        open_database(path, replace(LIMITS, database_bytes=100))
+    assert error.value.found == "112 bytes"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(UsageError) as failed:
+        open_database(path)
+    assert failed.value.found == "No such file or directory"
+
+
+def test_a_missing_signature_is_asked_for_and_a_strangers_is_not_believed() -> None:
+    from signing.material import key
+    from verify.test_authenticity import by, signed
+
+    from atlas_schema.verify.verifier import Options, verify
+
+    two = Options(profile="offline", keys=(key(1).public, key(2).public), threshold=2)
+    (missing,) = verify(signed(by(1)), two).channels[Channel.AUTHENTICITY].problems
+    (stranger,) = (
+        verify(signed(by(2)), Options(profile="offline", keys=(key(1).public,))).channels[Channel.AUTHENTICITY].problems
+    )
+    assert missing.todo == "ask for the missing signature, or lower --threshold"
+    assert stranger.todo.startswith("the bytes were changed after signing")
+    assert exit_code(verify(signed(by(1)), two)) is Code.UNPROVEN
