@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from measures.by_hand import at, rows
 from measures.test_matched import RULE, compared
 from naive import bootstrap as naive
 
 from atlas_schema.documents.contract import Occupancy
 from atlas_schema.documents.preregistration import PlannedArm
 from atlas_schema.documents.receipt import RunOccupancy
-from atlas_schema.measures.bootstrap import Strata
+from atlas_schema.evidence.tables import Dims
+from atlas_schema.measures.bootstrap import Strata, clopper_pearson_upper
 from atlas_schema.measures.geometry import F64
 from atlas_schema.measures.intervals import Interval, Resampler, Statistic, family, score_interval
-from atlas_schema.measures.occupancy import _set_keys, margin_use
+from atlas_schema.measures.occupancy import Assignments, _set_keys, layer_occupancy, margin_use
 from atlas_schema.verdict.predicates import ArmSummary, knowledge_expansive
 
 RARE = RULE.rare_event_clusters
@@ -105,6 +108,37 @@ def test_where_both_are_few_successes_are_bounded() -> None:
     assert found.upper == pytest.approx(naive.clopper_pearson_upper(ones, size, RULE.alpha))
 
 
+def test_at_the_edge_of_few_failures_the_plain_rule_holds() -> None:
+    size = 3 * RARE
+    assert score(part(size, size - RARE)).simultaneous_lower is not None, "as many failures as the bootstrap needs"
+    assert score(part(size, size - RARE + 1)).simultaneous_lower is None, "one fewer: they are bounded instead"
+    few = score(part(2 * RARE - 1, RARE))
+    assert (few.method, few.upper) == ("rare_events", 1.0), "just enough successes for the failures to be bounded"
+
+
+def test_clusters_without_a_denominator_are_none_and_small_ones_are_some() -> None:
+    n, d = np.zeros((40, 1)), np.ones((40, 1))
+    n[:5], d[30:] = 1.0, 0.0
+    (found,) = family(n, d, [DRIFT], resampler(40), 1)
+    assert (found.clusters, found.nonzero, found.value) == (30, 5, pytest.approx(5 / 30))
+    small = bounded([0.001] * 5 + [0.0] * 35, 0.005)
+    assert small.value == pytest.approx(0.025)
+
+
+def test_a_stratum_of_one_cluster_has_no_spread_of_its_own() -> None:
+    n = part(41, RARE + 3)[:, None]
+    strata = Strata((np.arange(40), np.array([40])))
+    (found,) = family(n, np.ones((41, 1)), [DRIFT], Resampler(b"\x05" * 32, strata, RULE), 1)
+    assert found.upper is not None
+    assert found.value is not None
+    assert found.value < found.upper < 1.0
+
+
+def test_where_all_happened_the_bound_is_one() -> None:
+    assert [clopper_pearson_upper(n, n, 0.05) for n in (1, 5, 60)] == [1.0] * 3
+    assert clopper_pearson_upper(4, 5, 0.05) < 1.0
+
+
 # --- matched success ------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +175,27 @@ def test_sets_are_told_apart_however_many_there_can_be() -> None:
         assert len(np.unique(_set_keys(sets, experts, 5))) == 3
     assert _set_keys(sets, 8, 5).dtype == np.int64
     assert _set_keys(sets, 65_536, 5).dtype.itemsize == 10
+
+
+def test_a_layer_of_one_expert_has_an_entropy_of_plain_zero() -> None:
+    dims, found = Dims(d=2, E=4, k=1, P=2), Assignments(4)
+    tokens = rows("routing", *(at("w", i, experts=[2], competitor_out=2) for i in range(3)), dims=dims)
+    found.add(tokens, np.array([0, 1, 1]))
+    entropy = layer_occupancy(3, found, 1, 2).entropy_nats
+    assert (entropy, math.copysign(1.0, entropy)) == (0.0, 1.0)
+
+
+def test_swaps_are_counted_by_half_and_pair() -> None:
+    dims, found = Dims(d=2, E=3, k=2, P=2), Assignments(3)
+    swaps = [(0, 2), (2, 1), (2, 1), (1, None)]
+    tokens = [
+        at("w", i, experts=[out, (out + 1) % 3], competitor_out=out, competitor_in=new)
+        for i, (out, new) in enumerate(swaps)
+    ]
+    found.add(rows("routing", *tokens, dims=dims), np.array([1, 1, 0, 1]))
+    assert found.swaps[0].tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 0]
+    assert found.swaps[1].tolist() == [0, 0, 1, 0, 0, 0, 0, 1, 0]
+    assert found.loads.tolist() == [[1, 0, 1], [2, 2, 2]]
 
 
 def occupied(effective: float, *pi: float) -> RunOccupancy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from atlas_schema.verify.physics.overlap import _check_returns
 from atlas_schema.verify.physics.vectors import check_vectors
 from atlas_schema.verify.protocol import typed_tiers
 from atlas_schema.verify.rows import _window_faults
-from atlas_schema.verify.sandbox import open_database
+from atlas_schema.verify.sandbox import _answer, open_database
 
 
 def test_arms_that_move_by_little_or_by_nothing_break_no_rule() -> None:
@@ -177,6 +178,33 @@ def test_what_is_no_database_or_too_large_is_told_apart(tmp_path: Path, monkeypa
     with pytest.raises(UsageError) as failed:
         open_database(path)
     assert failed.value.found == "No such file or directory"
+
+
+def test_a_worker_that_cannot_start_is_the_callers_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.duckdb"
+    path.write_bytes(b"\0" * 8 + b"DUCK" + b"\0" * 100)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(UsageError, match="cannot start here") as error:
+        open_database(path)
+    assert error.value.found == "exit status 1"
+
+
+def test_an_answer_behind_a_link_is_none(tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text('{"what": "x"}')
+    assert _answer(tmp_path / "real.json") == {"what": "x"}
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    assert _answer(tmp_path / "link.json") is None
+    assert _answer(tmp_path / "absent.json") is None
+
+
+def test_a_receipt_without_evidence_has_no_files_to_list(tmp_path: Path) -> None:
+    folder = study().write(tmp_path / "study")
+    (folder / "receipt.json").write_bytes(b"{}")
+    whole = load(folder / "receipt.json")
+    assert None not in (whole.open_evidence, whole.open_rows, whole.manifest, whole.files)
+    (tmp_path / "receipt.json").write_bytes(b"{}")
+    alone = load(tmp_path / "receipt.json")
+    assert (alone.open_evidence, alone.open_rows, alone.manifest, alone.files) == (None,) * 4
 
 
 def test_a_missing_signature_is_asked_for_and_a_strangers_is_not_believed() -> None:
