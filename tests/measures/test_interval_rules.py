@@ -120,7 +120,8 @@ def test_clusters_without_a_denominator_are_none_and_small_ones_are_some() -> No
     n, d = np.zeros((40, 1)), np.ones((40, 1))
     n[:5], d[30:] = 1.0, 0.0
     (found,) = family(n, d, [DRIFT], resampler(40), 1)
-    assert (found.clusters, found.nonzero, found.value) == (30, 5, pytest.approx(5 / 30))
+    assert (found.clusters, found.nonzero) == (30, 5)
+    assert found.value == pytest.approx(5 / 30)
     small = bounded([0.001] * 5 + [0.0] * 35, 0.005)
     assert small.value == pytest.approx(0.025)
 
