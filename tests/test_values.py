@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import atlas_schema
 
 COLLECT = {
-    "ChannelResult", "EvidenceDigester", "Examined", "Ratio", "Record", "Report", "Scope",
+    "ChannelResult", "EvidenceDigester", "Examined", "Gathered", "Ratio", "Record", "Report", "Scope",
 }  # fmt: skip
 """What is filled step by step, and so is not frozen."""
 

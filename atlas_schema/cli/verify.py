@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ import typer
 
 from atlas_schema import __version__
 from atlas_schema.cli import vouching
+from atlas_schema.cli.streams import abandon, patient
 from atlas_schema.cli.vouching import Vouching
 from atlas_schema.errors import AtlasError, UsageError, printable
 from atlas_schema.verify.outcome import PROFILES, Channel, Code, Report, exit_code
@@ -37,6 +37,7 @@ VERDICTS = ("preserved", "rewritten", "damaged", "unmatched", "supported")
 
 @app.command(epilog=EPILOG)
 def verify(
+    ctx: typer.Context,
     receipt: Annotated[Path | None, typer.Argument(help="The document to verify, usually receipt.json.")] = None,
     evidence: Annotated[
         Path | None,
@@ -75,6 +76,11 @@ def verify(
     limits: Annotated[bool, typer.Option("--limits", help="Print every bound on what is read.")] = False,
 ) -> None:
     """Recompute every number of a receipt from its evidence, and say whether to believe it."""
+    if demo and receipt is not None:
+        raise UsageError(
+            "--demo verifies its own receipts, not this one.", where=str(receipt), todo="leave out one of the two"
+        )
+    _require_alone(ctx, {"version": version, "limits": limits, "demo": demo})
     if version:
         typer.echo(f"atlas-verify {__version__}")
         return
@@ -82,9 +88,6 @@ def verify(
         _print_limits()
         return
     if demo:
-        if receipt is not None:
-            raise UsageError("--demo verifies its own receipts, not this one.", where=str(receipt),
-                             todo="leave out one of the two")  # fmt: skip
         from atlas_schema.demo import run_demo
 
         raise typer.Exit(run_demo(typer.echo))
@@ -94,6 +97,19 @@ def verify(
                   tuple(measurement or ()), asked)  # fmt: skip
     _write(result, targets)
     raise typer.Exit(int(exit_code(result)))
+
+
+def _require_alone(ctx: typer.Context, asked: dict[str, bool]) -> None:
+    """Refuse what such a call would pass over in silence: a reviewer must not think that it was heard."""
+    alone = next((name for name, given in asked.items() if given), None)
+    others = [
+        name
+        for name in ctx.params
+        if name != alone and getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if alone is not None and others:
+        given = ", ".join("a receipt" if name == "receipt" else f"--{name.replace('_', '-')}" for name in others)
+        raise UsageError(f"--{alone} stands alone.", found=given, todo=f"leave out --{alone}, or all the others")
 
 
 def _run(
@@ -137,6 +153,10 @@ def _options(profile: str, require: str | None, pin: str | None, seed: str | Non
                              todo=f"leave out {name}, or use --profile {' or '.join(deciding)}")  # fmt: skip
     if pin is not None and re.fullmatch("sha256:[0-9a-fA-F]{64}", pin) is None:
         raise UsageError("--pin is not a digest.", found=pin, expected="sha256: and 64 hexadecimal digits")
+    if seed == "":  # a variable that was not set: anyone knows the digest of nothing
+        raise UsageError(
+            "--seed is empty.", expected="any text that nobody could foresee", todo="give one, or leave out --seed"
+        )
     text = None if seed is None else seed.encode("utf-8", "surrogateescape")  # as it was typed, in whatever encoding
     return Options(
         profile, require or VERDICTS[0], pin and pin.lower(), None if text is None else hashlib.sha256(text).digest()
@@ -184,7 +204,7 @@ def _say(content: str) -> None:
         typer.echo(content, nl=False)
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+        abandon(sys.stdout)
         if not isinstance(error, BrokenPipeError):
             typer.echo(f"The report could not be written to the output: {error.strerror}", err=True)
             raise typer.Exit(int(Code.USAGE)) from error
@@ -199,9 +219,10 @@ def _print_limits() -> None:
 
 def main() -> None:
     """Entry point. No fault around the verifier may exit 1, which is a verdict."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the report
+    if sys.stdout is not None:  # a terminal that lacks a character still gets the report, and a pipe may close
+        sys.stdout = patient(sys.stdout)
+    if sys.stderr is not None:
+        sys.stderr = patient(sys.stderr)
     # A build that inherits a shell's completion would otherwise be answered with something other than a verdict.
     os.environ.pop("_ATLAS_VERIFY_COMPLETE", None)
     try:
@@ -214,6 +235,10 @@ def main() -> None:
         sys.exit(int(Code.INTERRUPTED))
     except SystemExit:
         raise
+    except OSError as error:  # of the output: what goes wrong with files is told where they are read
+        abandon(sys.stdout)
+        typer.echo(f"The output could not be written: {error.strerror}", err=True)
+        sys.exit(int(Code.USAGE))
     except BaseException as error:  # noqa: BLE001 - the outer half of the one boundary: showing a report may fail too
         typer.echo(printable(f"INTERNAL ({int(Code.INTERNAL)}): {type(error).__name__}: {error}"), err=True)
         sys.exit(int(Code.INTERNAL))

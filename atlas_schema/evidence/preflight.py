@@ -111,8 +111,9 @@ def preflight(shown: Path, spec: TableSpec, file: pq.ParquetFile, stream: Binary
     expected = spec.arrow_schema(dims)
     coded = any(pa.types.is_dictionary(kind) for kind in file.schema_arrow.types)
     if coded or not same_types(file.schema_arrow, expected) or file.metadata.num_columns != len(spec.columns):
-        raise EvidenceError("This table does not have the declared columns.", where=str(shown),
-                            expected=describe(expected), found=_short(describe(file.schema_arrow)))  # fmt: skip
+        at, declared, there = _first_difference(file.schema_arrow, expected)
+        raise EvidenceError("This table does not have the declared columns.", where=f"{shown}, column {at}",
+                            expected=declared, found=_short(there), todo="obtain the bundle as 'atlas evidence export' wrote it")  # fmt: skip
     metadata = file.metadata
     width = sum(WIDTH_BYTES[c.type] * max(1, dims.of(c.shape)) for c in spec.columns)
     if (metadata.num_rows > min(limits.table_rows, limits.table_bytes // width)
@@ -252,6 +253,23 @@ def same_types(found: pa.Schema, expected: pa.Schema) -> bool:
     return found.names == expected.names and all(
         _shape(a) == _shape(b) for a, b in zip(found.types, expected.types, strict=True)
     )
+
+
+def _first_difference(found: pa.Schema, expected: pa.Schema) -> tuple[int, str, str]:
+    """Return the number of the first column that differs, counted from 1, and what is declared and found there."""
+    for at in range(max(len(found), len(expected))):
+        there, declared = ([schema.field(at)] if at < len(schema) else [] for schema in (found, expected))
+        if (
+            not there
+            or not declared
+            or there[0].name != declared[0].name
+            or _shape(there[0].type) != _shape(declared[0].type)
+        ):
+            one, other = (
+                f"{field[0].name} {field[0].type}" if field else "no more columns" for field in (declared, there)
+            )
+            return at + 1, one, other
+    return 1, describe(expected), describe(found)
 
 
 def describe(schema: pa.Schema) -> str:

@@ -462,3 +462,46 @@ def test_version_limits_and_help() -> None:
 
 def test_the_demo_comes_out_as_expected(atlas_verify: Command) -> None:
     assert atlas_verify("--demo").code == 0
+
+
+# --- a reader that has gone, and calls that stand alone --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("args", "code"), [
+    (["--limits"], 0), (["--version"], 0), (["--help"], 0), (["x.json", "--report", "nope"], 2), (["--bogus"], 2), (["absent.json"], 2),
+])  # fmt: skip
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_has_gone_changes_no_exit_code(args: list[str], code: int, buffered: bool) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    done = subprocess.run([*ENTRY, *args], stdout=writing, stderr=writing, timeout=120, check=False, env=env)
+    os.close(writing)
+    assert done.returncode == code
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is full")
+@pytest.mark.parametrize("args", [["--limits"], ["--version"], ["--help"]])
+def test_output_that_cannot_be_written_is_said(args: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*ENTRY, *args], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (2, "The output could not be written: No space left on device\n")
+
+
+@pytest.mark.parametrize(("args", "found"), [
+    (["--demo", "--require", "damaged"], "--require"), (["--demo", "--profile", "release", "--pin", "x"], "--pin, --profile"),
+    (["--demo", "--report", "json"], "--report"), (["receipt.json", "--limits"], "a receipt"), (["receipt.json", "--version"], "a receipt"),
+    (["--demo", "--run-log", "x"], "--run-log"),
+])  # fmt: skip
+def test_what_stands_alone_takes_no_demand_in_silence(atlas_verify: Command, args: list[str], found: str) -> None:
+    ended = atlas_verify(*args)
+    assert ended.code == 2
+    assert "stands alone" in ended.err
+    told = next(line for line in ended.err.splitlines() if "found:" in line).split("found:")[1]
+    assert sorted(told.strip().split(", ")) == sorted(found.split(", "))
+
+
+def test_an_empty_seed_is_no_seed(atlas_verify: Command, written_study: Path) -> None:
+    ended = atlas_verify(written_study / "receipt-frozen.json", "--seed", "")
+    assert ended.code == 2
+    assert "--seed is empty" in ended.out
