@@ -76,27 +76,31 @@ def verify(
     limits: Annotated[bool, typer.Option("--limits", help="Print every bound on what is read.")] = False,
 ) -> None:
     """Recompute every number of a receipt from its evidence, and say whether to believe it."""
-    if demo and receipt is not None:
-        raise UsageError(
-            "--demo verifies its own receipts, not this one.", where=str(receipt), todo="leave out one of the two"
-        )
-    _require_alone(ctx, {"version": version, "limits": limits, "demo": demo})
-    if version:
-        typer.echo(f"atlas-verify {__version__}")
+    if _alone(ctx, receipt, version, limits, demo):
         return
-    if limits:
-        _print_limits()
-        return
-    if demo:
-        from atlas_schema.demo import run_demo
-
-        raise typer.Exit(run_demo(typer.echo))
     targets = _targets(report or ["text"])
     asked = Vouching(tuple(key or ()), threshold, signature, sigstore_bundle, trusted_root, identity, issuer)
     result = _run(receipt, evidence, contract, preregistration, run_log, pin, profile, require, seed,
                   tuple(measurement or ()), asked)  # fmt: skip
     _write(result, targets)
     raise typer.Exit(int(exit_code(result)))
+
+
+def _alone(ctx: typer.Context, receipt: Path | None, version: bool, limits: bool, demo: bool) -> bool:
+    """Do what is asked for without a document, and say whether that was so."""
+    if demo and receipt is not None:
+        raise UsageError("--demo verifies its own receipts, not this one.", where=str(receipt),
+                         todo="leave out one of the two")  # fmt: skip
+    _require_alone(ctx, {"version": version, "limits": limits, "demo": demo})
+    if version:
+        typer.echo(f"atlas-verify {__version__}")
+    elif limits:
+        _print_limits()
+    elif demo:
+        from atlas_schema.demo import run_demo
+
+        raise typer.Exit(run_demo(typer.echo))
+    return version or limits
 
 
 def _require_alone(ctx: typer.Context, asked: dict[str, bool]) -> None:
