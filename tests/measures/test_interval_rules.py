@@ -17,7 +17,7 @@ from atlas_schema.documents.contract import Occupancy
 from atlas_schema.documents.preregistration import PlannedArm
 from atlas_schema.documents.receipt import RunOccupancy
 from atlas_schema.evidence.tables import Dims
-from atlas_schema.measures.bootstrap import Strata, clopper_pearson_upper
+from atlas_schema.measures.bootstrap import Draws, Strata, Studentised, bounds, clopper_pearson_upper, studentised
 from atlas_schema.measures.geometry import F64
 from atlas_schema.measures.intervals import Interval, Resampler, Statistic, family, score_interval
 from atlas_schema.measures.occupancy import Assignments, _set_keys, layer_occupancy, margin_use
@@ -226,3 +226,31 @@ def test_an_arm_that_is_not_decided_leaves_the_family_undecided(state: bool, rew
     found = knowledge_expansive(planned, [decided[0], ArmSummary("free", "UNDETERMINED", "reached", False), ArmSummary(
         "other", "FALSE", "missed", False)])  # fmt: skip
     assert "no arm rewrote the atlas and reached the task" in found.decided_by
+
+
+# --- resamples without a denominator --------------------------------------------------------------------------------
+
+
+def test_a_resample_without_a_denominator_counts_against_both_bounds() -> None:
+    """One cluster of four has tokens; a column in proportion to its denominator has no width."""
+    draws = Draws(b"\x05" * 32, Strata((np.arange(4),)), 200)
+    counts = np.concatenate([block for _, block in draws.blocks(64)])
+    d = np.array([[0.25, 1.0], [0.0, 2.0], [0.0, 3.0], [0.0, 4.0]])
+    n = np.array([[0.5, 2.0], [0.125, 4.0], [0.0, 6.0], [0.0, 8.0]])
+    found = studentised(n, d, draws)
+    absent = counts[:, 0] == 0
+    assert 20 < absent.sum() < 120
+    assert (np.isposinf(found.t_high[0]) >= absent).all()
+    assert (np.isneginf(found.t_low[0]) >= absent).all()
+    assert (found.t_low[0] == found.t_high[0]).tolist() == (~absent).tolist()
+    assert (found.t_low[1] == 0.0).all()
+
+
+def test_each_bound_is_taken_from_its_own_side() -> None:
+    t = np.random.default_rng(0).standard_normal((1, 400))
+    theta, se = np.array([3.0]), np.array([0.5])
+    alike, apart = (bounds(Studentised(theta, se, t, high), (0.05,), 20)[0] for high in (t, t + 2.0))
+    assert apart.upper == alike.upper
+    assert apart.lower == pytest.approx(alike.lower - 1.0)
+    assert apart.simultaneous_lower == pytest.approx(alike.simultaneous_lower - 1.0)
+    assert apart.error_lower == pytest.approx(alike.error_lower)
