@@ -247,7 +247,7 @@ def test_a_resample_without_a_denominator_counts_against_both_bounds() -> None:
 
 
 def test_each_bound_is_taken_from_its_own_side() -> None:
-    t = np.random.default_rng(0).standard_normal((1, 400))
+    t = np.random.default_rng(0).standard_normal((1, 407))  # no multiple of the batches
     theta, se = np.array([3.0]), np.array([0.5])
     alike, apart = (bounds(Studentised(theta, se, t, high), (0.05,), 20)[0] for high in (t, t + 2.0))
     assert apart.upper == alike.upper
