@@ -72,3 +72,8 @@ def success_state(interval: Interval, needed: float, rule: Bootstrap) -> tuple[S
     if interval.upper is not None and interval.upper + margin < needed:
         return "missed", "the upper bound is below target minus tolerance"
     return "undetermined", "the interval contains target minus tolerance"
+
+
+def strictly_reached(interval: Interval, needed: float, rule: Bootstrap) -> bool:
+    """Return whether a mean score reaches what is needed by its bound at ``alpha / arms`` too."""
+    return interval.strict_lower is not None and interval.strict_lower - margins(interval, rule)[1] >= needed

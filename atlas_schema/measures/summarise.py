@@ -31,7 +31,7 @@ from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.measures.bootstrap import Strata, first_seed, second_seed
 from atlas_schema.measures.clusters import Clusters, merged_strata, strata_of
 from atlas_schema.measures.collect import Sums, collect
-from atlas_schema.measures.decide import Decision, agree, decide, margins, success_state
+from atlas_schema.measures.decide import Decision, agree, decide, strictly_reached, success_state
 from atlas_schema.measures.definitions import DAMAGE, SUCCESS
 from atlas_schema.measures.intervals import Interval as Estimate
 from atlas_schema.measures.intervals import Resampler, Statistic, family, score_interval
@@ -253,13 +253,12 @@ class _Study:
         state, why = (
             states[0] if states[0][0] == states[1][0] else ("undetermined", "the decision changes with the seed")
         )
-        strict = [e.strict_lower is not None and e.strict_lower - margins(e, self.rule)[1] >= needed for e in both]
         found = TaskSuccess(
             definition=SUCCESS, value=float(score.mean()), items=len(score), lower=_finite(both[0].lower),
             upper=_finite(both[0].upper), target=task.target, tolerance=task.tolerance, state=state, reason=why,
             assurance="recomputed",
         )  # fmt: skip
-        return found, all(strict)
+        return found, all(strictly_reached(e, needed, self.rule) for e in both)
 
     def matched(self) -> tuple[MatchedSuccess, ...]:
         """Compare every two arms on the same items."""

@@ -17,7 +17,7 @@ from simulator import small_study
 from atlas_schema.documents.contract import Bootstrap
 from atlas_schema.documents.receipt import LayerOccupancy, RunOccupancy
 from atlas_schema.measures.bootstrap import Draws, Strata, studentised
-from atlas_schema.measures.decide import agree, decide, success_state
+from atlas_schema.measures.decide import agree, decide, strictly_reached, success_state
 from atlas_schema.measures.exact import split, weighted_sums
 from atlas_schema.measures.geometry import member_masks
 from atlas_schema.measures.intervals import Interval, Method, Resampler, score_interval
@@ -119,6 +119,16 @@ def test_success_is_reached_at_what_is_needed_and_missed_below_it() -> None:
                 expected = "missed"
         assert state == expected, (method, lower, upper, error)
         assert reason
+
+
+def test_success_is_strictly_reached_at_what_is_needed_by_the_strict_bound_alone() -> None:
+    for method, strict, error in product(("bootstrap", "rare_events"), GRID, (0.0, 0.0625, None)):
+        # The other bounds, and the error of the other level, would decide otherwise.
+        wrong = 9.0 if strict is None or strict < 0.25 else -9.0
+        found = replace(interval(method, wrong, wrong, -wrong), lower=wrong, strict_lower=strict, strict_error=error)
+        margin = 0.0 if method == "rare_events" else math.inf if error is None else ERRORS * error
+        holds = strict in (0.375, 0.5) if margin == 0.125 else strict in (0.25, 0.375, 0.5) if margin == 0 else False
+        assert strictly_reached(found, 0.25, RULE) == holds, (method, strict, error)
 
 
 def test_two_seeds_agree_on_strictness_only_together() -> None:

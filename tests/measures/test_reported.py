@@ -151,12 +151,10 @@ def test_an_arm_with_the_bases_weights_differs_by_exactly_nothing(world: str) ->
         assert base[key] == values[key], key
 
 
-def test_margins_are_not_compared_across_score_spaces() -> None:
+@pytest.mark.parametrize("other", ["arm:preserved", "base"])
+def test_margins_are_not_compared_across_score_spaces(other: str) -> None:
     made = study("softmax")
-    rows = [
-        {**row, "score_space": "softmax+bias"} if row["run_id"] == "arm:preserved" else row
-        for row in made.rows("layer")
-    ]
+    rows = [{**row, "score_space": "softmax+bias"} if row["run_id"] == other else row for row in made.rows("layer")]
     arm = found_in(made.with_rows("layer", rows)).arms[0]
     for entry in arm.reported:
         if entry.definition in (ids.MARGIN_SHIFT, ids.CERTIFICATE):
