@@ -65,7 +65,8 @@ def rarefied(sets: Ints, tokens: int) -> float | None:
     counts, sharing = np.unique(sets, return_counts=True)
     # The chance that none of n tokens is drawn: prod_{j<n} (total - tokens - j) / (total - j).
     j = np.arange(int(counts[-1]), dtype=np.float64)
-    unseen = np.cumprod(np.maximum(total - tokens - j, 0.0) / (total - j))
+    # Numbers are whole, so it is exactly zero before a factor could be negative.
+    unseen = np.cumprod((total - tokens - j) / (total - j))
     return float((sharing * (1.0 - unseen[counts - 1])).sum())
 
 

@@ -20,6 +20,8 @@ from atlas_schema.documents.contract import Bootstrap
 from atlas_schema.measures.bootstrap import (
     Draws,
     Strata,
+    Studentised,
+    _tails,
     bounds,
     clopper_pearson_upper,
     first_seed,
@@ -246,6 +248,35 @@ def test_a_larger_drift_everywhere_never_lowers_a_bound(case: tuple[int, int, in
 def test_rank_is_the_floor_of_alpha_times_b_plus_one() -> None:
     assert [rank(0.025, b) for b in (10_000, 400, 399, 500, 20)] == [250, 10, 10, 12, 1]
     assert [rank(a, 99) for a in (0.01, 0.29, 0.5)] == [1, 29, 50]
+
+
+def test_tails_are_the_order_statistics_of_every_rank() -> None:
+    t = np.random.default_rng(8).normal(size=(2, 3000))
+    ordered = np.sort(t, axis=-1)
+    for m in range(1, 700):
+        smallest, largest = _tails(t, [m])
+        assert (smallest[0] == ordered[:, m - 1]).all()
+        assert (largest[0] == ordered[:, -m]).all()
+
+
+def test_errors_are_of_the_tails_that_their_bounds_use() -> None:
+    """Where a resample has no denominator, the two tails are of different numbers."""
+    rng, se = np.random.default_rng(9), np.array([0.5, 2.0])
+    t = rng.normal(size=(2, 200))
+    low, high = t - rng.random((2, 200)), t + rng.random((2, 200))
+    found = bounds(Studentised(np.zeros(2), se, low, high), [0.1], 4)[0]
+
+    def spread(of: list[F64], c: int) -> float:
+        return float(np.std([v[c] * se[c] for v in of], ddof=1) / 2.0)
+
+    batches = [slice(50 * i, 50 * (i + 1)) for i in range(4)]  # the fifth of 50, at a level of a tenth
+    deep = [np.sort(low[:, b], axis=1)[:, 4] for b in batches]
+    far = [np.sort(high[:, b], axis=1)[:, -5] for b in batches]
+    most = [np.repeat(np.sort(high[:, b].max(axis=0))[-5], 2) for b in batches]
+    for c in range(2):
+        assert found.error_upper[c] == pytest.approx(spread(deep, c), rel=1e-12)
+        assert found.error_lower[c] == pytest.approx(spread(far, c), rel=1e-12)
+        assert found.error_simultaneous[c] == pytest.approx(spread(most, c), rel=1e-12)
 
 
 def test_an_estimate_does_not_depend_on_cells_without_spread() -> None:

@@ -206,6 +206,16 @@ def test_a_change_of_entropy_is_the_difference_of_entropies(
     assert entropy_change(a, a) == 0.0
 
 
+@pytest.mark.parametrize("moved", [1, -3])
+def test_a_change_of_entropy_keeps_its_digits_however_small(moved: int) -> None:
+    whole = 2**40
+    base, arm = Assignments(2), Assignments(2)
+    base.loads[0] = whole // 4, 3 * whole // 4
+    arm.loads[0] = whole // 4 + moved, 3 * whole // 4 - moved
+    # dH = -sum dp_i ln p_i; what follows is of the order of dp squared.
+    assert entropy_change(base, arm) == pytest.approx(abs(moved) * math.log(3) / whole, rel=1e-9)
+
+
 def test_the_summary_of_a_run_is_over_its_layers() -> None:
     layers = [
         layer_occupancy(i, counted(4, 1, [[j] for j in chosen]), 1, 1)
