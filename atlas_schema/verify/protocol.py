@@ -55,4 +55,5 @@ def typed_tiers(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[Problem]
             yield Problem("ATL-C045", "A fidelity tier is typed in.", path=(*at, key), stated=str(part)[:80],
                           recomputed="no such field: the tier follows from the steps of the run log",
                           todo="remove the field; atlas log show derives the tier")  # fmt: skip
-        yield from typed_tiers(part, (*at, key))
+        if isinstance(part, (dict, list)):
+            yield from typed_tiers(part, (*at, key))

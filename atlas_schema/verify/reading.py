@@ -19,7 +19,8 @@ from atlas_schema.errors import DocumentError
 from atlas_schema.limits import LIMITS, Limits
 
 # Possessive, and an unterminated string reaches to the end: no input makes the scan more than linear.
-_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]|-?[0-9][0-9.eE+-]*+', re.DOTALL)
+_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]|-?[0-9][0-9.eE+-]*+|[A-Za-z]++', re.DOTALL)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SPACE = re.compile(r"[ \t\n\r]*")
 SAFE_INTEGER = 2**53 - 1
 Path = tuple[str | int, ...]
@@ -46,10 +47,9 @@ def read_json(raw: bytes, limits: Limits = LIMITS) -> Any:
         raise DocumentError(
             "The document is not JSON.", where=f"{error.lineno}:{error.colno}", found=error.msg
         ) from error
-    for count, item in enumerate(_walk(value)):
-        if count > limits.values:
-            raise DocumentError("The document holds too many values.", expected=f"at most {limits.values}")
-        if isinstance(item, str) and re.search("[\ud800-\udfff]", item):
+    # UTF-8 holds none: half of a pair can only have been escaped.
+    for item in _strings(value) if _SURROGATE.search(text) else ():
+        if re.search("[\ud800-\udfff]", item):
             raise DocumentError("A string holds half of a surrogate pair.", found=ascii(item)[:80])
     return value
 
@@ -109,26 +109,22 @@ def _skip(text: str, at: int) -> int:
 
 
 def _require_bounds(text: str, limits: Limits) -> None:
-    """Hold strings, numbers, nesting and members to the limits before anything is built. Whether it is JSON is not asked.
-
-    Every comma and every bracket that opens stands for a value, so no document within the limits has more of them.
-    """
+    """Hold strings, numbers, nesting, members and values to the limits before anything is built. Whether it is JSON is not asked."""
     members: list[int] = []
     values = 0
     for match in _TOKENS.finditer(text):
         token = match.group()
         first = token[0]
+        values += first not in ",]}"
         if first == '"':
             if 4 * len(token) > limits.string_bytes and len(token.encode()) > limits.string_bytes + 2:
                 raise _beyond("A string is too long.", text, match.start(), f"{limits.string_bytes} bytes")
         elif first == ",":
-            values += 1
             if members:
                 members[-1] += 1
                 if members[-1] >= limits.members:
                     raise _beyond("An object or array has too many members.", text, match.start(), str(limits.members))
         elif first in "[{":
-            values += 1
             members.append(0)
             if len(members) > limits.depth:
                 raise _beyond("The document is nested too deeply.", text, match.start(), f"{limits.depth} levels")
@@ -176,12 +172,14 @@ def _constant(text: str) -> NoReturn:
     raise DocumentError("A number is not finite.", found=text, expected="a finite number")
 
 
-def _walk(value: Any) -> Iterator[Any]:
+def _strings(value: Any) -> Iterator[str]:
+    """Yield every string of a document, names too."""
     stack = [value]
     while stack:
         item = stack.pop()
-        yield item
-        if isinstance(item, dict):
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
             stack.extend(item.keys())
             stack.extend(item.values())
         elif isinstance(item, list):

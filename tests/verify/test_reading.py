@@ -190,6 +190,28 @@ def test_the_worst_documents_stay_within_memory_and_time(name: str) -> None:
     assert seconds < 10
 
 
+@pytest.mark.parametrize(("raw", "count"), [
+    (b"0", 1), (b"[]", 1), (b'{"a":1}', 3), (b'[null, true, false, "", -1.5e3, {}]', 7), (b'{"a,b":[{"c]":[1,2]}]}', 8),
+])  # fmt: skip
+def test_every_value_and_every_name_counts(raw: bytes, count: int) -> None:
+    read_json(raw, replace(LIMITS, values=count))
+    with pytest.raises(DocumentError, match="too many values"):
+        read_json(raw, replace(LIMITS, values=count - 1))
+
+
+@examples(80, 1000)
+@given(documents)
+def test_values_are_counted_as_they_are(value: Any) -> None:
+    def count(part: Any) -> int:
+        inner = [*part, *part.values()] if isinstance(part, dict) else part if isinstance(part, list) else []
+        return 1 + sum(map(count, inner))
+
+    raw, n = json.dumps(value).encode(), count(value)
+    assert read_json(raw, replace(LIMITS, values=n)) == value
+    with pytest.raises(DocumentError, match="too many values"):
+        read_json(raw, replace(LIMITS, values=n - 1))
+
+
 def test_members_are_counted_before_anything_is_built() -> None:
     """The limit is found in text that is not even JSON."""
     assert "too many members" in str(refused(b"[" + b"1 1," * (LIMITS.members + 1)))
