@@ -74,6 +74,11 @@ def success_state(interval: Interval, needed: float, rule: Bootstrap) -> tuple[S
     return "undetermined", "the interval contains target minus tolerance"
 
 
+def agree_on_success(first: tuple[SuccessState, str], second: tuple[SuccessState, str]) -> tuple[SuccessState, str]:
+    """Return the state that holds under both seeds, with the first one's reason."""
+    return first if first[0] == second[0] else ("undetermined", "the decision changes with the seed")
+
+
 def strictly_reached(interval: Interval, needed: float, rule: Bootstrap) -> bool:
     """Return whether a mean score reaches what is needed by its bound at ``alpha / arms`` too."""
     return interval.strict_lower is not None and interval.strict_lower - margins(interval, rule)[1] >= needed

@@ -31,7 +31,7 @@ from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.measures.bootstrap import Strata, first_seed, second_seed
 from atlas_schema.measures.clusters import Clusters, merged_strata, strata_of
 from atlas_schema.measures.collect import Sums, collect
-from atlas_schema.measures.decide import Decision, agree, decide, strictly_reached, success_state
+from atlas_schema.measures.decide import Decision, agree, agree_on_success, decide, strictly_reached, success_state
 from atlas_schema.measures.definitions import DAMAGE, SUCCESS
 from atlas_schema.measures.intervals import Interval as Estimate
 from atlas_schema.measures.intervals import Resampler, Statistic, family, score_interval
@@ -249,10 +249,7 @@ class _Study:
         few = len(score) < self.contract.success.min_items
         reason = f"{len(score)} items; the contract needs {self.contract.success.min_items}" if few else ""
         both = [score_interval(score, r, reason, len(self.plan.arms)) for r in self._item_strata(len(score))]
-        states = [success_state(e, needed, self.rule) for e in both]
-        state, why = (
-            states[0] if states[0][0] == states[1][0] else ("undetermined", "the decision changes with the seed")
-        )
+        state, why = agree_on_success(*(success_state(e, needed, self.rule) for e in both))
         found = TaskSuccess(
             definition=SUCCESS, value=float(score.mean()), items=len(score), lower=_finite(both[0].lower),
             upper=_finite(both[0].upper), target=task.target, tolerance=task.tolerance, state=state, reason=why,

@@ -17,7 +17,7 @@ from simulator import small_study
 from atlas_schema.documents.contract import Bootstrap
 from atlas_schema.documents.receipt import LayerOccupancy, RunOccupancy
 from atlas_schema.measures.bootstrap import Draws, Strata, studentised
-from atlas_schema.measures.decide import agree, decide, strictly_reached, success_state
+from atlas_schema.measures.decide import agree, agree_on_success, decide, strictly_reached, success_state
 from atlas_schema.measures.exact import split, weighted_sums
 from atlas_schema.measures.geometry import member_masks
 from atlas_schema.measures.intervals import Interval, Method, Resampler, score_interval
@@ -129,6 +129,12 @@ def test_success_is_strictly_reached_at_what_is_needed_by_the_strict_bound_alone
         margin = 0.0 if method == "rare_events" else math.inf if error is None else ERRORS * error
         holds = strict in (0.375, 0.5) if margin == 0.125 else strict in (0.25, 0.375, 0.5) if margin == 0 else False
         assert strictly_reached(found, 0.25, RULE) == holds, (method, strict, error)
+
+
+def test_success_must_hold_under_both_seeds() -> None:
+    for one, other in product(("reached", "missed", "undetermined"), repeat=2):
+        found = agree_on_success((one, "first"), (other, "second"))
+        assert found == ((one, "first") if one == other else ("undetermined", "the decision changes with the seed"))
 
 
 def test_two_seeds_agree_on_strictness_only_together() -> None:

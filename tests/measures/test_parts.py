@@ -73,6 +73,7 @@ def sized(**sizes: int) -> Clusters:
     ({"c": 1, "b": 1, "a": 1}, 2, {"a+b+c": ["a", "b", "c"]}),  # a with b by name, then c to both
     ({"d": 1, "c": 1, "b": 1, "a": 1}, 2, {"a+b": ["a", "b"], "c+d": ["c", "d"]}),
     ({"a": 1}, 50, {"a": ["a"]}),  # nothing to merge with
+    ({}, 50, {}),
 ])  # fmt: skip
 def test_small_strata_join_the_next_smallest(
     sizes: dict[str, int], at_least: int, strata: dict[str, list[str]]
