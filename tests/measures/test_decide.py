@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, product
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -31,6 +31,7 @@ from atlas_schema.measures.occupancy import (
     run_occupancy,
     shift,
 )
+from atlas_schema.verdict.predicates import SuccessState
 
 ERRORS = 2.0
 RULE = Bootstrap.model_validate({**small_study().contract.bootstrap.model_dump(), "monte_carlo_errors": ERRORS})
@@ -122,7 +123,8 @@ def test_success_is_reached_at_what_is_needed_and_missed_below_it() -> None:
 
 
 def test_success_is_strictly_reached_at_what_is_needed_by_the_strict_bound_alone() -> None:
-    for method, strict, error in product(("bootstrap", "rare_events"), GRID, (0.0, 0.0625, None)):
+    methods: tuple[Method, ...] = ("bootstrap", "rare_events")
+    for method, strict, error in product(methods, GRID, (0.0, 0.0625, None)):
         # The other bounds, and the error of the other level, would decide otherwise.
         wrong = 9.0 if strict is None or strict < 0.25 else -9.0
         found = replace(interval(method, wrong, wrong, -wrong), lower=wrong, strict_lower=strict, strict_error=error)
@@ -132,7 +134,7 @@ def test_success_is_strictly_reached_at_what_is_needed_by_the_strict_bound_alone
 
 
 def test_success_must_hold_under_both_seeds() -> None:
-    for one, other in product(("reached", "missed", "undetermined"), repeat=2):
+    for one, other in product(get_args(SuccessState), repeat=2):
         found = agree_on_success((one, "first"), (other, "second"))
         assert found == ((one, "first") if one == other else ("undetermined", "the decision changes with the seed"))
 
