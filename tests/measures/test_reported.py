@@ -194,6 +194,22 @@ def test_a_field_moves_no_further_than_its_adaptation_bound(world: str) -> None:
         assert moved <= bound * (1 + 1e-6) + 1e-12  # stored weights are float32
 
 
+def test_a_token_belongs_to_the_cluster_of_its_own_row_in_its_own_table() -> None:
+    """Rows of one table may be fewer than those of another; a rule of verification refuses that, and measures are true of both."""
+    made, whole = study("softmax"), whole_sums("softmax")
+    first = min(row["window_id"] for row in made.rows("update"))
+    changed = made.with_rows("update", [row for row in made.rows("update") if row["window_id"] != first])
+    found = collect(changed.source(), changed.contract, changed.preregistration)
+    of_window = whole.clusters.of_window[first]
+    others = np.arange(len(whole.clusters.names)) != of_window
+    for key, ratio in whole.ratios.items():
+        if key[2].startswith(ids.COORDINATE):
+            assert bits(found.ratios[key]) == bits(ratio)
+        if key[2].startswith(ids.CONTENT):
+            assert bits(found.ratios[key].denominator[others]) == bits(ratio.denominator[others])
+            assert found.ratios[key].denominator[of_window] < ratio.denominator[of_window]
+
+
 # --- blocks -------------------------------------------------------------------------------------------------------
 
 
