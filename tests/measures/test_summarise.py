@@ -330,6 +330,21 @@ def test_boundary_and_transition_do_not_apply_where_every_expert_is_active() -> 
         assert (cell.state == "not_applicable") == (not applies)
 
 
+def test_what_does_not_apply_stands_in_the_way_of_no_counterexample() -> None:
+    made = StudySimulator.make(settings(arms=(replace(IDENTICAL, success=1.0),), experts=3, top_k=3))
+    assert found_in(made).knowledge_expansive.value == "FALSE"
+
+
+@pytest.mark.parametrize(("needed", "decided"), [(60, True), (61, False)])
+def test_success_is_decided_by_as_many_items_as_the_contract_needs(needed: int, decided: bool) -> None:
+    made = StudySimulator.make(settings(arms=(replace(PRESERVED, success=1.0), replace(IDENTICAL, success=0.0))))
+    found = found_in(made.with_contract({"success": {"min_items": needed}}))
+    states = [a.success.state for a in found.arms]
+    assert states == (["reached", "missed"] if decided else ["undetermined"] * 2)
+    reasons = [a.success.reason for a in found.arms] + [m.reason for m in found.matched_success]
+    assert all(("60 items; the contract needs 61" in reason) != decided for reason in reasons), reasons
+
+
 def test_a_threshold_at_or_below_the_floor_decides_nothing() -> None:
     made = StudySimulator.make(settings(arms=(IDENTICAL, REWRITTEN)))
     floor = {f.layer: f.upper for f in found_in(made).floors if f.definition == tokens.COORDINATE}[2]
