@@ -22,11 +22,13 @@ from atlas_schema.documents.schema import MODELS, schema_errors
 from atlas_schema.evidence.digest import evidence_root
 from atlas_schema.evidence.source import table_roots
 from atlas_schema.evidence.store import EvidenceStore
+from atlas_schema.files import document_text
 from atlas_schema.protocol.log import chain_faults
 from atlas_schema.study.contracts import load_contract
 from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify.consistency import check_preregistration
 from atlas_schema.verify.outcome import Channel, ChannelResult
+from atlas_schema.verify.protocol import TYPED_TIER
 from atlas_schema.verify.rules import RULES
 
 CLUSTERS = [digest_bytes(f"document {i}".encode()) for i in range(4)]
@@ -332,6 +334,35 @@ def test_a_log_that_was_altered_is_not_added_to(atlas_command: Command, folder: 
     assert ended.code == 2
     assert "altered" in ended.err
     assert (folder / "run_log.json").read_text() == text
+
+
+def refused(atlas_command: Command, folder: Path, made: StudySimulator, arm: str = "frozen") -> str:
+    """Issue from changed evidence; return what is said. Nothing may be written, no step recorded."""
+    (folder / "run_log.json").write_text(document_text(made.relogged().run_log))
+    made.store(folder / "changed.duckdb").close()
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    ended = atlas_command(*issue(folder, folder / "changed.duckdb", folder / "r.json", arm))
+    assert ended.code == 2
+    assert "Nothing was issued: atlas-verify would not accept this receipt." in ended.err
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+    return ended.err
+
+
+@pytest.mark.parametrize("key", TYPED_TIER)
+def test_what_verification_refuses_is_not_issued(atlas_command: Command, folder: Path, key: str) -> None:
+    """A fingerprint may hold any keys, but a receipt no field of this name."""
+    rows = [{**r, "fingerprint": json.dumps({**json.loads(r["fingerprint"]), key: "A"})} for r in study().rows("run")]
+    told = refused(atlas_command, folder, study().with_rows("run", rows))
+    for part in ("ATL-C045 A fidelity tier is typed in.", f"/extraction/fingerprint/{key}", "the tier follows from the steps",
+                 "remove the field", "r.json (not written):"):  # fmt: skip
+        assert part in told
+
+
+def test_rows_that_no_layer_gives_are_not_issued(atlas_command: Command, folder: Path) -> None:
+    at = study().find("state", run_id="arm:close")
+    told = refused(atlas_command, folder, study().with_value("state", at, "r", 5.0), "close")
+    for part in ("ATL-R004", "at         table state, run_id=arm:close", "recomputed ", "DIVERGED (5)"):
+        assert part in told
 
 
 # --- full disks ---------------------------------------------------------------------------------------------------
