@@ -194,6 +194,18 @@ def test_text_that_would_count_twice(
     assert "under two names" in ended.err
 
 
+def test_a_plan_that_no_receipt_could_be_accepted_under(
+    atlas_command: Command, arguments: dict[str, str | Path], tmp_path: Path
+) -> None:
+    """It would be found out by the reviewer, when everything is extracted."""
+    split = [window(0), window(4, domain="medical")]
+    ended = atlas_command(*flat(arguments, windows=lines(tmp_path / "split.jsonl", split)))
+    assert ended.code == 2
+    for part in ("ATL-C008 One document stands in two domains.", "/windows/1/domain", "Nothing was pre-registered"):
+        assert part in ended.err
+    assert not Path(arguments["--output"]).parent.exists()
+
+
 def test_a_model_without_what_is_needed(atlas_command: Command, arguments: dict[str, str | Path], model: Path) -> None:
     for name, part in (
         ("model.safetensors", "pytorch_model.bin"),
