@@ -127,6 +127,16 @@ def test_json_lists_every_channel_with_its_denominator(reports: dict[str, Report
             assert entry["status"] != "not_checked" or entry["skipped"]
 
 
+@pytest.mark.parametrize(("field", "value", "why"), [
+    ("usage", "no such file", "the call was refused"), ("fault", "ValueError: x", "a fault of the verifier"), ("interrupted", True, "stopped"),
+])  # fmt: skip
+def test_json_says_why_a_channel_was_not_looked_at(field: str, value: str | bool, why: str) -> None:
+    report = Report("receipt.json")
+    setattr(report, field, value)
+    for entry in json.loads(json_report.render(report))["channels"]:
+        assert (entry["status"], entry["skipped"].startswith(why)) == ("not_checked", True)
+
+
 def test_a_green_text_says_of_which_weights_and_what_was_asked(reports: dict[str, Report]) -> None:
     shown, plan = text_report.render(reports["VERIFIED"]), study().preregistration
     arm = next(s for s in honest().subjects if s.run_id == "arm:frozen")
