@@ -1,7 +1,7 @@
 """Structures in Thrift's compact protocol, read without trusting them. Source: thrift-compact-protocol.md of Apache Thrift.
 
 Stricter than the protocol: a field id stands at most once and is a 16-bit number, integers fit their type, and nothing
-nests deeper than eight levels. Two readers can then not see two structures in the same bytes. Fields that nobody here asks
+nests deeper than the limits say. Two readers can then not see two structures in the same bytes. Fields that nobody here asks
 for are passed over, as Parquet demands of every reader: whatever their id, 32767 of its extensions among them. That one
 is written as -16384 too, by those who follow the example of its page.
 """
@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from atlas_schema.limits import LIMITS
+
 I32, I64, BINARY, LIST, SET, MAP, STRUCT = 5, 6, 8, 9, 10, 11, 12
 _TRUE, _FALSE, _I8, _I16, _DOUBLE = 1, 2, 3, 4, 7
 _BITS = {_I16: 16, I32: 32, I64: 64}
-_DEPTH = 8
+_DEPTH = LIMITS.structure_depth
 _IDS = 2**15
 
 

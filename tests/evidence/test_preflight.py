@@ -255,7 +255,8 @@ def test_too_many_pages_are_told_by_the_limit_whichever_column_holds_the_last(bu
 
 def test_limits_of_pages_footer_and_table_hold(bundle: Path) -> None:
     for limits in (replace(LIMITS, pages=1), replace(LIMITS, footer_bytes=100), replace(LIMITS, table_bytes=1000),
-                   replace(LIMITS, router_values=3)):  # fmt: skip
+                   replace(LIMITS, router_values=3), replace(LIMITS, footer_values=10), replace(LIMITS, column_values=10),
+                   replace(LIMITS, footer_values=90, group_values=0)):  # fmt: skip
         with pytest.raises(EvidenceError):
             ParquetBundle(bundle, limits)
 
