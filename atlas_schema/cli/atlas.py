@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from atlas_schema.cli import conformance, log, sign, transcribe, vocab
 from atlas_schema.cli.prediction import prediction
 from atlas_schema.cli.prereg import prereg
+from atlas_schema.cli.streams import outlive_readers
 from atlas_schema.errors import AtlasError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def _add_extensions() -> None:
 
 def main() -> None:
     """Entry point."""
+    outlive_readers()
     try:
         _add_extensions()
         app()

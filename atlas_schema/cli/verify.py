@@ -14,7 +14,7 @@ import typer
 
 from atlas_schema import __version__
 from atlas_schema.cli import vouching
-from atlas_schema.cli.streams import abandon, patient
+from atlas_schema.cli.streams import abandon, outlive_readers
 from atlas_schema.cli.vouching import Vouching
 from atlas_schema.errors import AtlasError, UsageError, printable
 from atlas_schema.verify.outcome import PROFILES, REQUIREMENTS, UNASKED, Channel, Code, Report, exit_code
@@ -214,15 +214,12 @@ def _print_limits() -> None:
     from atlas_schema.limits import listed
 
     for name, value, unit, meaning in listed():
-        typer.echo(f"{name:<20}{value:>16,} {unit:<12}{meaning}")
+        typer.echo(f"{name:<21}{value:>15,} {unit:<18}{meaning}")
 
 
 def main() -> None:
     """Entry point. No fault around the verifier may exit 1, which is a verdict."""
-    if sys.stdout is not None:  # a terminal that lacks a character still gets the report, and a pipe may close
-        sys.stdout = patient(sys.stdout)
-    if sys.stderr is not None:
-        sys.stderr = patient(sys.stderr)
+    outlive_readers()  # and a terminal that lacks a character still gets the report
     # A build that inherits a shell's completion would otherwise be answered with something other than a verdict.
     os.environ.pop("_ATLAS_VERIFY_COMPLETE", None)
     try:

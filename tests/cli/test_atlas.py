@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 import subprocess
@@ -420,6 +421,29 @@ def test_a_full_disk_while_issuing_leaves_no_receipt(folder: Path) -> None:
         assert part in done.stderr
     assert "Traceback" not in done.stderr
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+
+
+# --- a reader that has gone ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("args", "code"), [
+    (["vocab", "list"], 0), (["schema", "all"], 0), (["--help"], 0), (["explain", "ATL-R013"], 0), (["explain", "x"], 2), (["--bogus"], 2),
+])  # fmt: skip
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_has_gone_changes_no_exit_code(args: list[str], code: int, buffered: bool) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    command = [sys.executable, "-m", "atlas_schema.cli.atlas", *args]
+    done = subprocess.run(command, stdout=writing, stderr=writing, timeout=120, check=False, env=env)
+    os.close(writing)
+    assert done.returncode == code
+
+
+def test_output_that_was_closed_from_the_start_changes_no_exit_code() -> None:
+    command = f"'{sys.executable}' -m atlas_schema.cli.atlas explain ATL-R013 >&-"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 # --- reference ----------------------------------------------------------------------------------------------------

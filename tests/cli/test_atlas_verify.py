@@ -19,7 +19,7 @@ from verify.forging import study
 
 from atlas_schema import __version__
 from atlas_schema.cli.verify import app
-from atlas_schema.limits import LIMITS
+from atlas_schema.limits import LIMITS, listed
 from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify import verifier
 
@@ -500,7 +500,8 @@ def test_version_limits_and_help() -> None:
     assert limits.exit_code == 0
     for name, value in asdict(LIMITS).items():
         assert f"{name} " in limits.output
-        assert f"{value:,}" in limits.output
+        assert f" {value:,} " in limits.output
+    assert all(f" {unit} " in limits.output for _, _, unit, _ in listed())
     text = runner.invoke(app, ["--help"])
     assert text.exit_code == 0
     for part in ("6 UNPROVEN", "70 INTERNAL", "--pin", "--seed", "--profile"):
