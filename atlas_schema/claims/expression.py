@@ -24,9 +24,6 @@ from atlas_schema.claims.interval import Interval, NoIntervalError, bounded, exa
 from atlas_schema.errors import AtlasError
 from atlas_schema.limits import LIMITS
 
-MOST_DEPTH = 32
-"""Nesting of one expression."""
-
 Vector = Mapping[str, Interval]
 """Values by label, in the order of the series."""
 Operand = Interval | Vector
@@ -146,9 +143,11 @@ class _Parser:
         return left
 
     def factor(self, depth: int) -> Operand:
-        if depth > MOST_DEPTH:
+        if depth > LIMITS.expression_depth:
             raise ClaimError(
-                "An expression is nested too deeply.", where=self.text, expected=f"at most {MOST_DEPTH} levels"
+                "An expression is nested too deeply.",
+                where=self.text,
+                expected=f"at most {LIMITS.expression_depth} levels",
             )
         if self.take("-"):
             return self.each(Interval.__neg__, self.factor(depth + 1))

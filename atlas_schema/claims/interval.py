@@ -13,12 +13,9 @@ from fractions import Fraction
 from functools import reduce
 
 from atlas_schema.documents.claim import Reading
+from atlas_schema.limits import LIMITS
 
 DIGITS = 60
-MOST_BITS = 65_536
-"""Size of a numerator or denominator beyond which no interval is given."""
-MOST_EXPONENT = 1000
-"""Argument of ``exp`` beyond which no interval is given."""
 
 _DOWN = decimal.Context(prec=DIGITS, rounding=decimal.ROUND_FLOOR, Emax=999_999, Emin=-999_999)
 _UP = decimal.Context(prec=DIGITS, rounding=decimal.ROUND_CEILING, Emax=999_999, Emin=-999_999)
@@ -142,10 +139,10 @@ def square(x: Interval) -> Interval:
 
 def exponential(x: Interval) -> Interval:
     """Return an interval that holds ``exp`` of every number here."""
-    if x.upper > MOST_EXPONENT:
+    if x.upper > LIMITS.exponent:
         raise NoIntervalError(f"exp of {show(x)} is too large")
-    if x.lower < -MOST_EXPONENT:
-        return Interval(Fraction(0), exponential(exactly(max(x.upper, Fraction(-MOST_EXPONENT)))).upper)
+    if x.lower < -LIMITS.exponent:
+        return Interval(Fraction(0), exponential(exactly(max(x.upper, Fraction(-LIMITS.exponent)))).upper)
     return _outward(x, lambda context, number: context.exp(number))
 
 
@@ -165,7 +162,7 @@ def root(x: Interval) -> Interval:
 
 def bounded(x: Interval) -> Interval:
     """Return the interval, or raise `NoIntervalError` where its ends have grown too long to compute with."""
-    if max(part.bit_length() for end, _ in x.ends for part in (end.numerator, end.denominator)) > MOST_BITS:
+    if max(part.bit_length() for end, _ in x.ends for part in (end.numerator, end.denominator)) > LIMITS.number_bits:
         raise NoIntervalError("numbers grow too long")
     return x
 

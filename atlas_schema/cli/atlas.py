@@ -6,7 +6,7 @@ import sys
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
@@ -14,7 +14,12 @@ from pydantic import ValidationError
 from atlas_schema.cli import conformance, log, sign, transcribe, vocab
 from atlas_schema.cli.prediction import prediction
 from atlas_schema.cli.prereg import prereg
+from atlas_schema.cli.streams import outlive_readers
 from atlas_schema.errors import AtlasError, UsageError, printable
+
+if TYPE_CHECKING:
+    from atlas_schema.documents.receipt import Receipt
+    from atlas_schema.documents.run_log import RunLog
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Pre-register, extract, and issue receipts for routed models.")  # fmt: skip
@@ -68,17 +73,19 @@ def issue(
     output: Annotated[Path, typer.Option("--output", "-o")],
     contract: Annotated[Path | None, typer.Option(help="File of the contract, where it is not a built-in one.")] = None,
 ) -> None:
-    """Compute every finding and write the receipt of one arm."""
+    """Compute every finding, verify what would be written, and write the receipt of one arm."""
+    from atlas_schema.cli.accepted import accepted
     from atlas_schema.documents.contract import Contract
     from atlas_schema.documents.preregistration import Preregistration
     from atlas_schema.documents.run_log import RunLog
     from atlas_schema.evidence.bundle import ParquetBundle
     from atlas_schema.evidence.store import EvidenceStore
-    from atlas_schema.files import read_document
+    from atlas_schema.files import document_text, read_bytes, read_document
     from atlas_schema.protocol.log import LOG_NAME
     from atlas_schema.study.contracts import contract_digest, load_contract
     from atlas_schema.study.issue import issue as issue_receipt
     from atlas_schema.study.preregister import digest_of
+    from atlas_schema.verify.verifier import Submission
 
     plan = read_document(prereg, Preregistration, "pre-registration")
     rules = read_document(contract, Contract, "contract") if contract else load_contract(plan.contract.id)
@@ -93,7 +100,17 @@ def issue(
                          expected=f"pre-registration {digest_of(plan)}",
                          found=f"pre-registration {source.preregistration_digest}",
                          todo="name the file that 'atlas extract' wrote for this pre-registration")  # fmt: skip
-    receipt = issue_receipt(source, plan, rules, log_path, log, arm, output)
+
+    def accept(made: Receipt, after: RunLog) -> None:
+        raw, steps = (document_text(document).encode() for document in (made, after))
+        planned = read_bytes(prereg, "pre-registration")
+        judged = read_bytes(contract, "contract") if contract else None
+        given = Submission(f"{output} (not written)", raw, planned, steps, judged, open_evidence=lambda: source)
+        if not accepted(given, require=made.claim.verdict):
+            raise UsageError("Nothing was issued: atlas-verify would not accept this receipt.", where=str(output),
+                             todo="mend what the report above names, then issue")  # fmt: skip
+
+    receipt = issue_receipt(source, plan, rules, log_path, log, arm, output, accept)
     typer.echo(f"{output}: arm '{arm}' is {receipt.claim.verdict}")
 
 
@@ -131,6 +148,7 @@ def _add_extensions() -> None:
 
 def main() -> None:
     """Entry point."""
+    outlive_readers()
     try:
         _add_extensions()
         app()

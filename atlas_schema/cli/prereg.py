@@ -11,7 +11,7 @@ from atlas_schema.cli.plan import plan
 from atlas_schema.errors import UsageError
 
 if TYPE_CHECKING:
-    from atlas_schema.documents.preregistration import PlannedArm
+    from atlas_schema.documents.preregistration import PlannedArm, Preregistration
 
 prereg = typer.Typer(no_args_is_help=True, help="Fix in advance what will be measured.")
 prereg.command("plan")(plan)
@@ -73,12 +73,23 @@ def new(
             damage_tolerance_nats=damage_tolerance, arms=_planned(arm),
             pilot=pilot_of(pilot, pilot_description) if pilot else None, notes=notes,
         ),
-        output,
+        output, lambda made: _require_accepted(made, output),
     )  # fmt: skip
     typer.echo(f"{output}: {len(made.windows)} windows, {len(made.task.items)} items, {len(made.arms)} arms")
     for never in undecidable(made, rules):
         typer.echo(f"warning: {never}", err=True)
     typer.echo(f"digest {digest_of(made)}\nPublish this digest now; a reviewer can pin it.")
+
+
+def _require_accepted(made: Preregistration, output: Path) -> None:
+    """Refuse a plan that no receipt could be accepted under: it would be found out when everything is extracted."""
+    from atlas_schema.cli.accepted import accepted
+    from atlas_schema.files import document_text
+    from atlas_schema.verify.verifier import Submission
+
+    if not accepted(Submission(f"{output} (not written)", document_text(made).encode()), "offline"):
+        raise UsageError("Nothing was pre-registered: atlas-verify would not accept this plan.", where=str(output),
+                         todo="mend what the report above names, then pre-register")  # fmt: skip
 
 
 def _planned(entries: list[str]) -> tuple[PlannedArm, ...]:

@@ -139,16 +139,12 @@ def _sign(receipt: Path, payload: bytes, key: PrivateKey, target: Path) -> None:
 
 def _payload(submission: Submission) -> bytes:
     """Return the statement over a receipt whose every number is recomputed, and refuse any other."""
-    from atlas_schema.reports.text import render
+    from atlas_schema.cli.accepted import accepted
     from atlas_schema.signing.statement import statement_bytes
-    from atlas_schema.verify.outcome import Status
-    from atlas_schema.verify.verifier import Options, statement_over, verify
+    from atlas_schema.verify.verifier import statement_over
 
-    report = verify(submission, Options())
-    passed = all(report.status(channel) is Status.PASSED for channel in report.required)
-    made = statement_over(submission) if passed else None
+    made = statement_over(submission) if accepted(submission) else None
     if made is None:
-        typer.echo(render(report), err=True)
         raise UsageError("Nothing was signed: this is no receipt that its evidence reproduces.", where=submission.name,
                          todo="mend what the report above names, then sign")  # fmt: skip
     return statement_bytes(made)

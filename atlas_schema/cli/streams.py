@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from typing import Any, TextIO
 
 
@@ -40,6 +41,14 @@ def patient(stream: TextIO) -> TextIO:
     kept: Any = _Dropping(raw)
     buffered = io.BufferedWriter(kept)
     return io.TextIOWrapper(buffered, encoding=stream.encoding, errors="backslashreplace", line_buffering=True)
+
+
+def outlive_readers() -> None:
+    """Make the standard streams patient. One that was closed from the start stays so."""
+    if sys.stdout is not None:
+        sys.stdout = patient(sys.stdout)
+    if sys.stderr is not None:
+        sys.stderr = patient(sys.stderr)
 
 
 def abandon(stream: TextIO | None) -> None:

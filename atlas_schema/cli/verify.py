@@ -14,10 +14,10 @@ import typer
 
 from atlas_schema import __version__
 from atlas_schema.cli import vouching
-from atlas_schema.cli.streams import abandon, patient
+from atlas_schema.cli.streams import abandon, outlive_readers
 from atlas_schema.cli.vouching import Vouching
 from atlas_schema.errors import AtlasError, UsageError, printable
-from atlas_schema.verify.outcome import PROFILES, Channel, Code, Report, exit_code
+from atlas_schema.verify.outcome import PROFILES, REQUIREMENTS, UNASKED, Channel, Code, Report, exit_code
 
 if TYPE_CHECKING:
     from atlas_schema.verify.verifier import Options
@@ -32,7 +32,7 @@ EPILOG = (
 )
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 FORMATS = ("text", "json")
-VERDICTS = ("preserved", "rewritten", "damaged", "unmatched", "supported")
+VERDICTS = tuple(verdict for known in REQUIREMENTS.values() for verdict in known)
 
 
 @app.command(epilog=EPILOG)
@@ -58,7 +58,7 @@ def verify(
     ] = None,
     profile: Annotated[str, typer.Option(help=f"Which channels must pass: {', '.join(PROFILES)}.")] = "review",
     require: Annotated[
-        str | None, typer.Option(help=f"The verdict you need: {', '.join(VERDICTS)}; default: {VERDICTS[0]}.")
+        str | None, typer.Option(help=f"The verdict you need: {', '.join(VERDICTS)}; default: {UNASKED}.")
     ] = None,
     seed: Annotated[str | None, typer.Option(help="Any text; replaces the second bootstrap seed.")] = None,
     key: vouching.Keys = None,
@@ -130,11 +130,7 @@ def _run(
         submission = asked.loaded(load(receipt, evidence, contract, preregistration, run_log, measurements), receipt)
         from atlas_schema.verify.verifier import verify as run_verifier
 
-        found = run_verifier(submission, options)
-        if seed is None or found.kind != "measurement":
-            return found
-        raise UsageError("A measurement has no bootstrap, so that --seed decides nothing of it.", where=name,
-                         todo="leave out --seed")  # fmt: skip
+        return run_verifier(submission, options)
     except UsageError as error:
         outcome.usage = str(error)
     except KeyboardInterrupt:
@@ -163,7 +159,7 @@ def _options(profile: str, require: str | None, pin: str | None, seed: str | Non
         )
     text = None if seed is None else seed.encode("utf-8", "surrogateescape")  # as it was typed, in whatever encoding
     return Options(
-        profile, require or VERDICTS[0], pin and pin.lower(), None if text is None else hashlib.sha256(text).digest()
+        profile, require or UNASKED, pin and pin.lower(), None if text is None else hashlib.sha256(text).digest()
     )
 
 
@@ -218,15 +214,12 @@ def _print_limits() -> None:
     from atlas_schema.limits import listed
 
     for name, value, unit, meaning in listed():
-        typer.echo(f"{name:<20}{value:>16,} {unit:<12}{meaning}")
+        typer.echo(f"{name:<21}{value:>15,} {unit:<18}{meaning}")
 
 
 def main() -> None:
     """Entry point. No fault around the verifier may exit 1, which is a verdict."""
-    if sys.stdout is not None:  # a terminal that lacks a character still gets the report, and a pipe may close
-        sys.stdout = patient(sys.stdout)
-    if sys.stderr is not None:
-        sys.stderr = patient(sys.stderr)
+    outlive_readers()  # and a terminal that lacks a character still gets the report
     # A build that inherits a shell's completion would otherwise be answered with something other than a verdict.
     os.environ.pop("_ATLAS_VERIFY_COMPLETE", None)
     try:

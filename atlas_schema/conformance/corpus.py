@@ -18,12 +18,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from atlas_schema.errors import AtlasError, UsageError
+from atlas_schema.limits import LIMITS
 from atlas_schema.verify.outcome import Channel
 from atlas_schema.verify.reading import read_json
 
 EXPECTED, FILES = "expected.json", "files"
-FILE_BYTES, DEPTH = 2**26, 8
-"""The largest file of a corpus, in bytes, and how deep its folders may lie in each other."""
 WHERE = (
     "the corpus is folder contracts/vectors of the source repository and of the source distribution (sdist), not of the wheel: "
     "get either, and name the folder with --corpus"
@@ -146,10 +145,10 @@ def _expected(path: Path) -> Expected:
     return made
 
 
-def _copy_tree(source: Path, target: Path, depth: int = DEPTH) -> None:
+def _copy_tree(source: Path, target: Path, depth: int = LIMITS.corpus_depth) -> None:
     """Copy regular files and folders over a folder; anything else in a corpus is refused."""
     if depth == 0:
-        raise _unusable(source, "its folders lie too deep", f"more than {DEPTH} levels")
+        raise _unusable(source, "its folders lie too deep", f"more than {LIMITS.corpus_depth} levels")
     if source.is_symlink():
         raise _unusable(source, "it is a link", str(source.readlink()))
     target.mkdir(parents=True, exist_ok=True)
@@ -166,8 +165,8 @@ def _require_regular(path: Path) -> None:
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise _unusable(path, "it is not a regular file", "a link, a pipe or a device")
-    if status.st_size > FILE_BYTES:
-        raise _unusable(path, f"it is larger than {FILE_BYTES} bytes", f"{status.st_size} bytes")
+    if status.st_size > LIMITS.corpus_file_bytes:
+        raise _unusable(path, f"it is larger than {LIMITS.corpus_file_bytes} bytes", f"{status.st_size} bytes")
 
 
 def _unusable(path: Path, why: str, found: str) -> UsageError:

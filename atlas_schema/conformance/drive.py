@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atlas_schema.errors import UsageError
-
-OUTPUT_BYTES = 2**26
-"""How much of what a verifier prints is read."""
+from atlas_schema.limits import LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +68,10 @@ def run(command: tuple[str, ...], folder: Path, seconds: float) -> Ended:
             how = f"ended by signal {-code} ({_signal(-code)})"
         output.seek(0)
         errors.seek(0)
-        said = errors.read(OUTPUT_BYTES).decode("utf-8", "replace").strip().splitlines()
-        return Ended(None if how else code, how, output.read(OUTPUT_BYTES), said[-1][:300] if said else "")
+        said = errors.read(LIMITS.verifier_output_bytes).decode("utf-8", "replace").strip().splitlines()
+        return Ended(
+            None if how else code, how, output.read(LIMITS.verifier_output_bytes), said[-1][:300] if said else ""
+        )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -25,6 +25,7 @@ from atlas_schema.documents.read import Read
 from atlas_schema.documents.receipt import Receipt
 from atlas_schema.documents.run_log import RunLog
 from atlas_schema.errors import UsageError
+from atlas_schema.limits import LIMITS
 
 MODELS: dict[str, type[Document]] = {
     "contract": Contract,
@@ -37,8 +38,6 @@ MODELS: dict[str, type[Document]] = {
 }
 """Every document kind that this version reads."""
 
-MOST_ERRORS = 1000
-"""Violations of the schema that are collected of one document."""
 TAGS = ("kind", "operator", "status")
 """Fields that tell apart the shapes of one value."""
 SCHEMA_ID = "https://atlas-schema.invalid/schema.json"
@@ -156,5 +155,5 @@ def schema_errors(value: Any, kind: str) -> list[tuple[tuple[str | int, ...], st
     They are bounded: each quotes what it found, and a document can be made to violate the schema a million times.
     """
     errors = _validator(kind).iter_errors(value)
-    found = list(islice((place for error in errors for place in _places(error)), MOST_ERRORS))
+    found = list(islice((place for error in errors for place in _places(error)), LIMITS.schema_faults))
     return sorted(found, key=lambda pair: [str(part) for part in pair[0]])

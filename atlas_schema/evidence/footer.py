@@ -26,16 +26,15 @@ from atlas_schema.evidence.thrift import (
     read_struct,
     read_value,
 )
+from atlas_schema.limits import Limits
 
 _TAIL = 8
 """Bytes after the footer: its length, and the magic."""
-_VALUES, _PER_GROUP, _PER_CHUNK = 4096, 16, 256
-"""Fields and elements of a footer, of each row group in it, and of each column of those; writers need a fifth of that."""
 _GROUPS, _COLUMNS, _META_DATA, _CRYPTO, _ENCRYPTED, _SIZES = 4, 1, 3, 8, 9, 16
 _UNENCODED, _REPETITION, _DEFINITION = 1, 2, 3
 
 
-def require_sound_footer(stream: BinaryIO, metadata: pq.FileMetaData) -> None:
+def require_sound_footer(stream: BinaryIO, metadata: pq.FileMetaData, limits: Limits) -> None:
     """Hold the footer to its own schema. Raises `PageError`. What it says of pages is not looked at."""
     size = os.fstat(stream.fileno()).st_size
     (length,) = struct.unpack("<I", os.pread(stream.fileno(), 4, max(0, size - _TAIL)))
@@ -43,20 +42,20 @@ def require_sound_footer(stream: BinaryIO, metadata: pq.FileMetaData) -> None:
     groups, columns = metadata.num_row_groups, metadata.num_columns
     schema = metadata.schema
     levels = [schema.column(at) for at in range(columns)]
-    budget = Budget(_VALUES + _PER_GROUP * groups)
+    budget = Budget(limits.footer_values + limits.group_values * groups)
     try:
-        _walk(raw, groups, levels, budget)
+        _walk(raw, groups, levels, budget, limits.column_values)
     except ThriftError as error:
         raise PageError(f"the footer cannot be read: {error}") from error
 
 
-def _walk(raw: bytes, groups: int, levels: Sequence[Any], budget: Budget) -> None:
+def _walk(raw: bytes, groups: int, levels: Sequence[Any], budget: Budget, most: int) -> None:
     """Look at every column of every row group, and keep none: a footer of megabytes is gigabytes of objects."""
 
     def chunks(at: int, kind: int) -> int:
         at = _counted(raw, at, kind, len(levels), "columns of a row group")
         for column in levels:
-            chunk, at = read_struct(raw, at, 2, Budget(_PER_CHUNK))
+            chunk, at = read_struct(raw, at, 2, Budget(most))
             _require_chunk(chunk, column)
         return at
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atlas_schema.evidence.thrift import I32, STRUCT, ThriftError, TruncatedError, read_struct
+from atlas_schema.limits import LIMITS
 
 DATA, DICTIONARY, DATA_V2 = 0, 2, 3
 _BODY = {DATA: 5, DICTIONARY: 7, DATA_V2: 8}
@@ -20,7 +21,8 @@ ENCODINGS = {0: "PLAIN", 2: "PLAIN_DICTIONARY", 3: "RLE", 5: "DELTA_BINARY_PACKE
 """Encodings that are read. DELTA_BYTE_ARRAY is not: each text repeats a prefix of the last, so few bytes become many."""
 _LEAST_PLAIN = 4
 """Bytes of the smallest entry of a dictionary: a 32-bit number, or a text's length."""
-_FIRST_READ, _HEADER_BYTES = 512, 65_536
+_FIRST_READ, _HEADER_BYTES = 512, LIMITS.page_header_bytes
+"""How much of a header is read at first, which is nearly always enough, and at most."""
 
 
 class PageError(ValueError):
@@ -103,7 +105,7 @@ def _header(descriptor: int, at: int, end: int) -> tuple[dict[int, tuple[int, An
                 raise PageError("a page header ends before it is complete") from error
         except ThriftError as error:
             raise PageError(f"a page header cannot be read: {error}") from error
-    raise PageError("a page header is longer than 65,536 bytes")
+    raise PageError(f"a page header is longer than {_HEADER_BYTES} bytes")
 
 
 def _required(fields: dict[int, tuple[int, Any]], number: int) -> int:

@@ -128,7 +128,7 @@ def preflight(shown: Path, spec: TableSpec, file: pq.ParquetFile, stream: Binary
         if rows > limits.group_rows or rows * width > limits.row_group_bytes:
             raise _too_large(f"{shown}, row group {group}", rows * width, limits)
     try:
-        require_sound_footer(stream, metadata)
+        require_sound_footer(stream, metadata, limits)
         _require_agreement(shown, spec, metadata, stream, dims, limits)
     except PageError as error:
         raise EvidenceError("The pages of this Parquet file contradict its footer, or are not read here.", where=str(shown),

@@ -1,7 +1,9 @@
 """Structures in Thrift's compact protocol, read without trusting them. Source: thrift-compact-protocol.md of Apache Thrift.
 
-Stricter than the protocol: a field id stands at most once and within 1 to 100, integers fit their type, and nothing
-nests deeper than eight levels. Two readers can then not see two structures in the same bytes.
+Stricter than the protocol: a field id stands at most once and is a 16-bit number, integers fit their type, and nothing
+nests deeper than the limits say. Two readers can then not see two structures in the same bytes. Fields that nobody here asks
+for are passed over, as Parquet demands of every reader: whatever their id, 32767 of its extensions among them. That one
+is written as -16384 too, by those who follow the example of its page.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from atlas_schema.limits import LIMITS
+
 I32, I64, BINARY, LIST, SET, MAP, STRUCT = 5, 6, 8, 9, 10, 11, 12
 _TRUE, _FALSE, _I8, _I16, _DOUBLE = 1, 2, 3, 4, 7
 _BITS = {_I16: 16, I32: 32, I64: 64}
-_DEPTH = 8
-_LARGEST_ID = 100
+_DEPTH = LIMITS.structure_depth
+_IDS = 2**15
 
 
 class ThriftError(ValueError):
@@ -38,11 +42,16 @@ class Budget:
 
 
 def read_struct(
-    raw: bytes, at: int = 0, depth: int = 0, lists: Budget | None = None
+    raw: bytes,
+    at: int = 0,
+    depth: int = 0,
+    lists: Budget | None = None,
+    each: Callable[[int, int, int], int] | None = None,
 ) -> tuple[dict[int, tuple[int, Any]], int]:
     """Return ``{id: (type, value)}`` of the structure at an offset, and the offset behind it. Raises `ThriftError`.
 
-    Of a text the value is its length. Lists are read where a budget is given.
+    Of a text the value is its length. Lists are read where a budget is given. With ``each`` values are left to it: it is
+    called with id, type and offset of every field, and returns where the field ends.
     """
     if depth > _DEPTH:
         raise ThriftError("nested too deeply")
@@ -58,12 +67,14 @@ def read_struct(
             last += step
         else:
             last, at = _zigzag(raw, at, 16)
-        if not 0 < last <= _LARGEST_ID or last in fields:
+        if not -_IDS <= last < _IDS or last in fields:
             raise ThriftError(f"field {last} stands twice or out of place")
         if lists is not None:
             lists.take(1)
         value: Any
-        if kind in _BITS and at < size and (byte := raw[at]) < 128:  # most fields: a footer has millions
+        if each is not None:
+            value, at = None, each(last, kind, at)
+        elif kind in _BITS and at < size and (byte := raw[at]) < 128:  # most fields: a footer has millions
             value, at = (byte >> 1) ^ -(byte & 1), at + 1
         elif kind == STRUCT:
             value, at = read_struct(raw, at, depth + 1, lists)
@@ -95,22 +106,9 @@ def _value(raw: bytes, at: int, kind: int, depth: int, lists: Budget | None) -> 
 def each_field(raw: bytes, at: int, read: Callable[[int, int, int], int]) -> int:
     """Call ``read(id, type, offset)`` for every field of the structure at an offset; it returns where the field ends.
 
-    Nothing is kept, whatever a structure holds. Returns the offset behind the structure. Raises `ThriftError`.
+    No value is kept, whatever a structure holds. Returns the offset behind the structure. Raises `ThriftError`.
     """
-    last, seen = 0, set[int]()
-    while True:
-        head, at = _byte(raw, at)
-        if head == 0:
-            return at
-        kind, step = head & 15, head >> 4
-        if step:
-            last += step
-        else:
-            last, at = _zigzag(raw, at, 16)
-        if not 0 < last <= _LARGEST_ID or last in seen:
-            raise ThriftError(f"field {last} stands twice or out of place")
-        seen.add(last)
-        at = read(last, kind, at)
+    return read_struct(raw, at, each=read)[1]
 
 
 def list_head(raw: bytes, at: int) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ def as_dict(report: Report) -> dict[str, Any]:
                 "channel": c.value, "required": c in report.required, "status": report.status(c).value,
                 "checked": report.channels[c].checked if c in report.channels else 0,
                 "total": report.channels[c].total if c in report.channels else 0,
-                "skipped": report.channels[c].skipped if c in report.channels else "not required by the profile",
+                "skipped": _skipped(report, c),
                 "problems": [_problem(p) for p in report.channels[c].problems] if c in report.channels else [],
             }
             for c in Channel
@@ -35,6 +35,19 @@ def as_dict(report: Report) -> dict[str, Any]:
         "digests": report.facts, "does_not_establish": list(report.establishes_not),
         "usage": report.usage or None, "fault": report.fault or None, "interrupted": report.interrupted,
     }  # fmt: skip
+
+
+def _skipped(report: Report, channel: Channel) -> str:
+    """Return why a channel was not looked at, empty where it was."""
+    if channel in report.channels:
+        return report.channels[channel].skipped
+    if report.fault:
+        return "a fault of the verifier: nothing was established"
+    if report.usage:
+        return "the call was refused: nothing was looked at"
+    if report.interrupted:
+        return "stopped before it was done"
+    return "an earlier channel did not pass" if channel in report.required else "not required by the profile"
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

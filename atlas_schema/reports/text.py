@@ -150,19 +150,33 @@ def _problems(report: Report, result: ChannelResult) -> list[str]:
     )
 
 
-def problem_lines(document: str, problem: Problem) -> list[str]:
-    """Return the block of one problem: place, rule, what; then stated, recomputed, tolerance, what to do."""
-    place = document if problem.document in ("", "receipt") else f"{problem.document}.json"
-    if problem.position is not None:
-        place += f":{problem.position[0]}:{problem.position[1]}"
-    where = short(" ".join(part for part in (pointer(problem.path), problem.where) if part))
+LABELS = {"ATL-B001": ("found", "expected"), "ATL-B005": ("found", "pinned"), "ATL-B010": ("signed", "found")}
+"""What the two values of a problem are, for rules that compare other things than a statement with its recomputation."""
+
+
+def labels(problem: Problem) -> tuple[str, str]:
+    """Return what the first and the second value of a problem are called."""
+    if problem.rule in LABELS:
+        return LABELS[problem.rule]
     # What cannot be read, or was not signed, was found, not stated; what documents say of each other is expected.
     channel = problem.rule[4:5]
-    first = "found" if channel in ("A", "S", "K") else "stated"
     second = "recomputed" if channel in ("B", "R", "D") and not problem.unproven else "expected"
+    return "found" if channel in ("A", "S", "K") else "stated", second
+
+
+def place(document: str, problem: Problem) -> str:
+    """Return the file that a problem is in, with line and column where they are known."""
+    name = document if problem.document in ("", "receipt") else f"{problem.document}.json"
+    return name if problem.position is None else f"{name}:{problem.position[0]}:{problem.position[1]}"
+
+
+def problem_lines(document: str, problem: Problem) -> list[str]:
+    """Return the block of one problem: place, rule, what; then both values, tolerance, what to do."""
+    where = short(" ".join(part for part in (pointer(problem.path), problem.where) if part))
+    first, second = labels(problem)
     parts = (
         (first, problem.stated), (second, problem.recomputed),
         ("tolerance", problem.tolerance), ("to do", problem.todo),
     )  # fmt: skip
-    return [f"{place}: {problem.rule} {problem.what}", *([f"  at         {where}"] if where else []),
+    return [f"{place(document, problem)}: {problem.rule} {problem.what}", *([f"  at         {where}"] if where else []),
             *(f"  {name:<11}{short(value)}" for name, value in parts if value)]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from atlas_schema.documents.base import DigestOnly, DocumentReference
@@ -14,7 +15,7 @@ from atlas_schema.evidence.digest import evidence_root
 from atlas_schema.evidence.source import EvidenceSource, table_roots
 from atlas_schema.files import document_text, write_atomically
 from atlas_schema.measures.summarise import rounded, summarise
-from atlas_schema.protocol.log import append_step, require_unaltered
+from atlas_schema.protocol.log import append_step, next_step, require_unaltered
 from atlas_schema.study.contracts import contract_digest
 from atlas_schema.study.describe import extraction_of, subjects_of
 from atlas_schema.study.preregister import digest_of
@@ -52,17 +53,25 @@ def issue(
     log: RunLog,
     arm: str,
     target: Path,
+    accept: Callable[[Receipt, RunLog], None] | None = None,
 ) -> Receipt:
-    """Write the receipt, then record it in the run log. Refuses, before computing, a target that exists or an altered log."""
+    """Write the receipt, then record it in the run log. Refuses, before computing, a target that exists or an altered log.
+
+    ``accept`` is called before anything is written, with the receipt and the log as it will then be; what it raises leaves
+    both as they were. Without it nothing says whether verification would accept the receipt.
+    """
     if target.exists():
         raise UsageError("This file already exists; a receipt never overwrites anything.", where=str(target),
                          todo="name a new file with --output")  # fmt: skip
     require_unaltered(log_path, log)
     receipt = build_receipt(evidence, plan, contract, log, arm)
+    inputs = {"preregistration": receipt.preregistration.digest, "evidence": receipt.evidence.root}
+    outputs = {f"receipt-{arm}": digest_of(receipt)}
+    if accept is not None:
+        added = next_step(log.steps, step="issue", actor="automation", inputs=inputs, outputs=outputs)
+        accept(receipt, RunLog(kind="run_log", schema_version="1.0", steps=(*log.steps, added)))
     write_atomically(target, document_text(receipt))
-    append_step(log_path, step="issue", actor="automation",
-                inputs={"preregistration": receipt.preregistration.digest, "evidence": receipt.evidence.root},
-                outputs={f"receipt-{arm}": digest_of(receipt)})  # fmt: skip
+    append_step(log_path, step="issue", actor="automation", inputs=inputs, outputs=outputs)
     return receipt
 
 

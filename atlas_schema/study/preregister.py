@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -128,8 +128,13 @@ def _require_distinct(plan: Plan, windows: Sequence[Window], items: Sequence[Ite
                                  todo="remove one: text that counts twice makes every interval too narrow")  # fmt: skip
 
 
-def write_preregistration(plan: Plan, target: Path) -> Preregistration:
-    """Write the pre-registration with its probe files beside it, and the first step of the run log."""
+def write_preregistration(
+    plan: Plan, target: Path, accept: Callable[[Preregistration], None] | None = None
+) -> Preregistration:
+    """Write the pre-registration with its probe files beside it, and the first step of the run log.
+
+    ``accept`` is called before anything is written; what it raises leaves nothing behind.
+    """
     log = target.parent / LOG_NAME
     for path in (target, log):
         if path.exists():
@@ -137,6 +142,8 @@ def write_preregistration(plan: Plan, target: Path) -> Preregistration:
                              todo="start a new study in a new folder")  # fmt: skip
     _require_places(plan, target)
     made = preregister(plan)
+    if accept is not None:
+        accept(made)
     target.parent.mkdir(parents=True, exist_ok=True)
     for source in (plan.windows, plan.task):
         beside = target.parent / source.name

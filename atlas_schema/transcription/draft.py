@@ -9,6 +9,7 @@ from atlas_schema.documents.measurement import Measurement, Question, Replicatio
 from atlas_schema.documents.run_log import RunLog, Step
 from atlas_schema.errors import UsageError
 from atlas_schema.files import document_text, write_atomically
+from atlas_schema.limits import LIMITS
 from atlas_schema.protocol.judgement import subject_digest
 from atlas_schema.protocol.log import PROCESS, append_step, next_step, now, party, read_log
 from atlas_schema.protocol.sequence import REGISTERED, protocol_faults
@@ -16,7 +17,6 @@ from atlas_schema.transcription.compute import series
 from atlas_schema.transcription.raw import Raw, RawRun
 
 RAW = "raw output"
-MOST_QUESTIONS = 256
 
 
 def draft(raw: Raw, source: str) -> Measurement:
@@ -29,11 +29,11 @@ def draft(raw: Raw, source: str) -> Measurement:
         if q.per == "output"
         for number, output in enumerate(raw.outputs)
     ]
-    if len(questions) > MOST_QUESTIONS or any(len(q.field) > 64 for q in questions):
+    if len(questions) > LIMITS.raw_questions or any(len(q.field) > 64 for q in questions):
         raise UsageError(
             "The questions per output are too many, or their names too long, for one measurement.",
             found=f"{len(questions)} questions",
-            expected=f"at most {MOST_QUESTIONS}, each with a name of at most 64 characters",
+            expected=f"at most {LIMITS.raw_questions}, each with a name of at most 64 characters",
             todo="split the run",
         )
     return Measurement(

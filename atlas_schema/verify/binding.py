@@ -19,7 +19,8 @@ def check_binding(receipt: Receipt, found: Sequence[TableRoot], result: ChannelR
     result.unit = "tables" if result.unit == "checks" else result.unit
     if [t.name for t in receipt.evidence.tables] != [t.name for t in found]:
         result.report(Problem("ATL-B001", "The receipt does not list the declared tables.", document="receipt",
-                              path=("evidence", "tables"), stated=", ".join(stated), recomputed=", ".join(t.name for t in found)))  # fmt: skip
+                              path=("evidence", "tables"), stated=", ".join(stated), recomputed=", ".join(t.name for t in found),
+                              todo="obtain the receipt as it was issued: it is about other tables than this version reads"))  # fmt: skip
     for at, table in enumerate(found):
         result.check()
         claimed = stated.get(table.name)

@@ -66,6 +66,13 @@ PROFILES: Mapping[str, tuple[Channel, ...]] = {
 }  # fmt: skip
 """Which channels must pass."""
 
+REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
+    "receipt": ("preserved", "rewritten", "damaged", "unmatched"), "measurement": ("supported",),
+}  # fmt: skip
+"""The verdicts that a reviewer may require, by the kind of document that can have them."""
+UNASKED = REQUIREMENTS["receipt"][0]
+"""What is required where nothing was said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -23,8 +23,6 @@ from atlas_schema.verify.reading import read_json
 
 _MAGIC, _MAGIC_AT = b"DUCK", 8
 _FIELDS = ("what", "where", "expected", "found", "todo", "rule")
-_ANSWER_BYTES = 65_536
-_GRACE_SECONDS = 30
 
 
 def open_database(path: Path, limits: Limits = LIMITS) -> ParquetBundle:
@@ -92,12 +90,12 @@ def _run(folder: Path, path: Path, limits: Limits) -> None:
     command = [sys.executable, "-I", "-B", "-m", "atlas_schema.evidence.worker", str(folder / "submitted.duckdb"), str(folder),
                json.dumps(asdict(limits))]  # fmt: skip
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
-    said = folder / "said.txt"
+    said, longest = folder / "said.txt", limits.worker_seconds + limits.worker_spare_seconds
     try:
         with said.open("wb") as stream:
             ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, cwd=folder,
                                    env={"HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8", **kept},
-                                   timeout=limits.worker_seconds + _GRACE_SECONDS, start_new_session=True, check=False)  # fmt: skip
+                                   timeout=longest, start_new_session=True, check=False)  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise _ended(path, f"more than {limits.worker_seconds} seconds") from error
     answer = _answer(folder / "result.json")
@@ -138,7 +136,7 @@ def _answer(path: Path) -> dict[str, str] | None:
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
-        raw = stream.read(_ANSWER_BYTES)
+        raw = stream.read(LIMITS.worker_answer_bytes)
     try:
         value = read_json(raw)
     except DocumentError:

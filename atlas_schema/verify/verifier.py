@@ -29,7 +29,7 @@ from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.documents.read import Read
 from atlas_schema.documents.receipt import ArmFindings, Findings, Receipt
 from atlas_schema.documents.run_log import RunLog
-from atlas_schema.errors import EvidenceError
+from atlas_schema.errors import EvidenceError, UsageError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.source import EvidenceSource
 from atlas_schema.protocol.fidelity import fidelity
@@ -42,7 +42,7 @@ from atlas_schema.study.plan import planned_runs
 from atlas_schema.verify import authenticity, consistency, protocol
 from atlas_schema.verify.authenticity import Signed
 from atlas_schema.verify.documents import Parsed, parse
-from atlas_schema.verify.outcome import PROFILES, Channel, Problem, Report, Status
+from atlas_schema.verify.outcome import PROFILES, REQUIREMENTS, UNASKED, Channel, Problem, Report, Status
 from atlas_schema.verify.reading import positions
 from atlas_schema.verify.records import check_prediction, prediction_facts, verify_measurement
 from atlas_schema.verify.scope import scope
@@ -83,7 +83,7 @@ class Options:
     """
 
     profile: str = "review"
-    require: str = "preserved"
+    require: str = UNASKED
     pin: str | None = None
     seed: bytes | None = None
     keys: tuple[PublicKey, ...] = ()
@@ -115,6 +115,9 @@ def verify(submission: Submission, options: Options) -> Report:
     parsed = parse("receipt", submission.raw, None, report)
     if parsed is not None:
         report.kind = str(parsed.value["kind"])
+        refused = _unmeetable(options, report)
+        if refused:
+            return replace(report, channels={}, establishes_not=(), usage=refused)
         if isinstance(parsed.model, Receipt):
             _verify_receipt(submission, options, parsed, parsed.model, report)
         elif isinstance(parsed.model, Measurement):
@@ -136,6 +139,23 @@ def verify(submission: Submission, options: Options) -> Report:
     }
     _locate(report, {**beside, report.kind: submission.raw, "receipt": submission.raw})
     return report
+
+
+def _unmeetable(options: Options, report: Report) -> str:
+    """Say what of the call a document of this kind can never meet; empty where there is nothing.
+
+    Who requires nothing asks about a receipt. Another document in its place is answered by its own verdict, or by none.
+    """
+    kind, known = report.kind, REQUIREMENTS.get(report.kind, ())
+    if kind == "measurement" and options.seed is not None:
+        return str(UsageError("A measurement has no bootstrap, so that --seed decides nothing of it.", where=report.document,
+                              todo="leave out --seed"))  # fmt: skip
+    if not report.decides or options.require in (UNASKED, *known):
+        return ""
+    takes = f"takes --require {' or '.join(known)}" if known else "has no verdict: --profile offline checks its form"
+    return str(UsageError(f"No {kind} can be '{options.require}', so that what you require could never be met.", where=report.document,
+                          expected=", ".join(known) or "a document that has a verdict", found=f"--require {options.require}",
+                          todo=f"check that this is the document you mean; a {kind} {takes}"))  # fmt: skip
 
 
 def _verify_measurement(submission: Submission, options: Options, record: Measurement, report: Report) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 import subprocess
@@ -22,11 +23,13 @@ from atlas_schema.documents.schema import MODELS, schema_errors
 from atlas_schema.evidence.digest import evidence_root
 from atlas_schema.evidence.source import table_roots
 from atlas_schema.evidence.store import EvidenceStore
+from atlas_schema.files import document_text
 from atlas_schema.protocol.log import chain_faults
 from atlas_schema.study.contracts import load_contract
 from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify.consistency import check_preregistration
 from atlas_schema.verify.outcome import Channel, ChannelResult
+from atlas_schema.verify.protocol import TYPED_TIER
 from atlas_schema.verify.rules import RULES
 
 CLUSTERS = [digest_bytes(f"document {i}".encode()) for i in range(4)]
@@ -192,6 +195,18 @@ def test_text_that_would_count_twice(
     assert "under two names" in ended.err
 
 
+def test_a_plan_that_no_receipt_could_be_accepted_under(
+    atlas_command: Command, arguments: dict[str, str | Path], tmp_path: Path
+) -> None:
+    """It would be found out by the reviewer, when everything is extracted."""
+    split = [window(0), window(4, domain="medical")]
+    ended = atlas_command(*flat(arguments, windows=lines(tmp_path / "split.jsonl", split)))
+    assert ended.code == 2
+    for part in ("ATL-C008 One document stands in two domains.", "/windows/1/domain", "Nothing was pre-registered"):
+        assert part in ended.err
+    assert not Path(arguments["--output"]).parent.exists()
+
+
 def test_a_model_without_what_is_needed(atlas_command: Command, arguments: dict[str, str | Path], model: Path) -> None:
     for name, part in (
         ("model.safetensors", "pytorch_model.bin"),
@@ -334,6 +349,35 @@ def test_a_log_that_was_altered_is_not_added_to(atlas_command: Command, folder: 
     assert (folder / "run_log.json").read_text() == text
 
 
+def refused(atlas_command: Command, folder: Path, made: StudySimulator, arm: str = "frozen") -> str:
+    """Issue from changed evidence; return what is said. Nothing may be written, no step recorded."""
+    (folder / "run_log.json").write_text(document_text(made.relogged().run_log))
+    made.store(folder / "changed.duckdb").close()
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    ended = atlas_command(*issue(folder, folder / "changed.duckdb", folder / "r.json", arm))
+    assert ended.code == 2
+    assert "Nothing was issued: atlas-verify would not accept this receipt." in ended.err
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+    return ended.err
+
+
+@pytest.mark.parametrize("key", TYPED_TIER)
+def test_what_verification_refuses_is_not_issued(atlas_command: Command, folder: Path, key: str) -> None:
+    """A fingerprint may hold any keys, but a receipt no field of this name."""
+    rows = [{**r, "fingerprint": json.dumps({**json.loads(r["fingerprint"]), key: "A"})} for r in study().rows("run")]
+    told = refused(atlas_command, folder, study().with_rows("run", rows))
+    for part in ("ATL-C045 A fidelity tier is typed in.", f"/extraction/fingerprint/{key}", "the tier follows from the steps",
+                 "remove the field", "r.json (not written):"):  # fmt: skip
+        assert part in told
+
+
+def test_rows_that_no_layer_gives_are_not_issued(atlas_command: Command, folder: Path) -> None:
+    at = study().find("state", run_id="arm:close")
+    told = refused(atlas_command, folder, study().with_value("state", at, "r", 5.0), "close")
+    for part in ("ATL-R004", "at         table state, run_id=arm:close", "recomputed ", "DIVERGED (5)"):
+        assert part in told
+
+
 # --- full disks ---------------------------------------------------------------------------------------------------
 
 LIMITED = """
@@ -377,6 +421,29 @@ def test_a_full_disk_while_issuing_leaves_no_receipt(folder: Path) -> None:
         assert part in done.stderr
     assert "Traceback" not in done.stderr
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+
+
+# --- a reader that has gone ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("args", "code"), [
+    (["vocab", "list"], 0), (["schema", "all"], 0), (["--help"], 0), (["explain", "ATL-R013"], 0), (["explain", "x"], 2), (["--bogus"], 2),
+])  # fmt: skip
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_has_gone_changes_no_exit_code(args: list[str], code: int, buffered: bool) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    command = [sys.executable, "-m", "atlas_schema.cli.atlas", *args]
+    done = subprocess.run(command, stdout=writing, stderr=writing, timeout=120, check=False, env=env)
+    os.close(writing)
+    assert done.returncode == code
+
+
+def test_output_that_was_closed_from_the_start_changes_no_exit_code() -> None:
+    command = f"'{sys.executable}' -m atlas_schema.cli.atlas explain ATL-R013 >&-"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 # --- reference ----------------------------------------------------------------------------------------------------

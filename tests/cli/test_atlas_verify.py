@@ -19,7 +19,7 @@ from verify.forging import study
 
 from atlas_schema import __version__
 from atlas_schema.cli.verify import app
-from atlas_schema.limits import LIMITS
+from atlas_schema.limits import LIMITS, listed
 from atlas_schema.study.preregister import digest_of
 from atlas_schema.verify import verifier
 
@@ -206,6 +206,53 @@ def test_a_demand_that_a_profile_never_looks_at_is_refused(
     assert ended.out.startswith("USAGE (2)")
     for part in (f"Profile {profile} recomputes no verdict", option, "--profile review or release or replay"):
         assert part in ended.out
+
+
+@pytest.mark.parametrize(
+    ("document", "require", "known"),
+    [("receipt-frozen.json", "supported", "preserved, rewritten, damaged, unmatched"), ("m.json", "rewritten", "supported"),
+     ("m.json", "damaged", "supported"), ("m.json", "unmatched", "supported"),
+     *((f"{name}.json", require, "--profile offline") for name in ("contract", "preregistration", "run_log")
+       for require in ("supported", "rewritten"))],
+)  # fmt: skip
+def test_a_requirement_that_a_kind_of_document_can_never_meet_is_refused(
+    atlas_verify: Command, folder: Path, document: str, require: str, known: str
+) -> None:
+    (folder / "m.json").write_text(json.dumps(measurement()), encoding="utf-8")
+    (folder / "evidence" / "task.parquet").unlink()  # nothing is read to find it out
+    call = (folder / document, *(cited(folder) if document != "m.json" else ()))
+    assert atlas_verify(*call).code not in (0, 1, 2)
+    ended = atlas_verify(*call, "--require", require)
+    assert ended.code == 2
+    for part in (
+        "USAGE (2)",
+        f"can be '{require}'",
+        known,
+        f"found:    --require {require}",
+        "check that this is the document you mean",
+    ):
+        assert part in ended.out
+    for profile in ("schema", "offline"):
+        assert "recomputes no verdict" in atlas_verify(*call, "--require", require, "--profile", profile).out
+
+
+def test_who_requires_nothing_asks_about_a_receipt(atlas_verify: Command, folder: Path) -> None:
+    """Another document in its place is no matter of the call: said or not, the demand is the same."""
+    (folder / "m.json").write_text(json.dumps(measurement()), encoding="utf-8")
+    for name in ("m", "contract", "preregistration", "run_log"):
+        call = (folder / f"{name}.json", *(cited(folder) if name != "m" else ()))
+        assert atlas_verify(*call).code == atlas_verify(*call, "--require", "preserved").code == 6
+
+
+def test_a_call_that_was_not_carried_out_looked_at_nothing(atlas_verify: Command, written_study: Path) -> None:
+    receipt = written_study / "receipt-frozen.json"
+    for call in ((written_study / "absent.json",), (receipt, "--require", "supported"), (receipt, "--profile", "strict"),
+                 (receipt, "--profile", "release", "--seed", "")):  # fmt: skip
+        report = json.loads(atlas_verify(*call, "--report", "json").out)
+        assert (report["exit_code"], report["verdict"], report["does_not_establish"]) == (2, None, [])
+        for entry in report["channels"]:
+            assert (entry["status"], entry["checked"], entry["total"], entry["problems"]) == ("not_checked", 0, 0, [])
+            assert entry["skipped"] == "the call was refused: nothing was looked at"
 
 
 def test_a_seed_for_what_has_no_bootstrap_is_refused(atlas_verify: Command, tmp_path: Path) -> None:
@@ -453,7 +500,8 @@ def test_version_limits_and_help() -> None:
     assert limits.exit_code == 0
     for name, value in asdict(LIMITS).items():
         assert f"{name} " in limits.output
-        assert f"{value:,}" in limits.output
+        assert f" {value:,} " in limits.output
+    assert all(f" {unit} " in limits.output for _, _, unit, _ in listed())
     text = runner.invoke(app, ["--help"])
     assert text.exit_code == 0
     for part in ("6 UNPROVEN", "70 INTERNAL", "--pin", "--seed", "--profile"):

@@ -33,7 +33,9 @@ def thrift(fields: dict[int, Field]) -> bytes:
     """Encode a structure in Thrift's compact protocol."""
     out, last = b"", 0
     for number, (kind, value) in sorted(fields.items()):
-        out += bytes([(number - last) << 4 | _TYPES[kind]]) + _value(kind, value)
+        near = 0 < number - last < 16
+        out += bytes([(number - last) << 4 | _TYPES[kind]]) if near else bytes([_TYPES[kind]]) + zigzag(number)
+        out += _value(kind, value)
         last = number
     return out + b"\0"
 
@@ -73,6 +75,7 @@ class Column:
     page_kind: int = 0
     footer: dict[int, Field] = field(default_factory=dict)
     chunk: dict[int, Field] = field(default_factory=dict)
+    header: dict[int, Field] = field(default_factory=dict)
 
     def pages(self) -> tuple[bytes, bytes]:
         run = bytes([1]) + varint(self.rows << 1) + b"\0"
@@ -81,11 +84,19 @@ class Column:
         ]
         entries = 1 if self.dictionary_entries is None else self.dictionary_entries
         dictionary = thrift({1: ("i32", 2), 2: ("i32", len(self.plain)), 3: ("i32", len(packed[0])),
-                             7: ("struct", {1: ("i32", entries), 2: ("i32", 0)})})  # fmt: skip
+                             7: ("struct", {1: ("i32", entries), 2: ("i32", 0)}), **self.header})  # fmt: skip
         held = self.rows if self.page_values is None else self.page_values
         body = {1: ("i32", held), 2: ("i32", self.data_encoding), 3: ("i32", 3), 4: ("i32", 3)}
         size = len(run) if self.page_size is None else self.page_size
-        data = thrift({1: ("i32", self.page_kind), 2: ("i32", size), 3: ("i32", len(packed[1])), 5: ("struct", body)})
+        data = thrift(
+            {
+                1: ("i32", self.page_kind),
+                2: ("i32", size),
+                3: ("i32", len(packed[1])),
+                5: ("struct", body),
+                **self.header,
+            }
+        )
         return dictionary + packed[0], data + packed[1]
 
 

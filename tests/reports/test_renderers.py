@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from properties.contract import examples
 from simulator import COLLAPSED, StudySimulator, small
 from verify.forging import OTHER_PLAN, as_json, honest, reissued, study, verified
 
+from atlas_schema.evidence.bundle import ParquetBundle
 from atlas_schema.reports import json as json_report
 from atlas_schema.reports import text as text_report
 from atlas_schema.verify.outcome import Channel, ClaimLine, Code, Problem, Report, exit_code
@@ -125,6 +127,16 @@ def test_json_lists_every_channel_with_its_denominator(reports: dict[str, Report
             assert entry["status"] != "not_checked" or entry["skipped"]
 
 
+@pytest.mark.parametrize(("field", "value", "why"), [
+    ("usage", "no such file", "the call was refused"), ("fault", "ValueError: x", "a fault of the verifier"), ("interrupted", True, "stopped"),
+])  # fmt: skip
+def test_json_says_why_a_channel_was_not_looked_at(field: str, value: str | bool, why: str) -> None:
+    report = Report("receipt.json")
+    setattr(report, field, value)
+    for entry in json.loads(json_report.render(report))["channels"]:
+        assert (entry["status"], entry["skipped"].startswith(why)) == ("not_checked", True)
+
+
 def test_a_green_text_says_of_which_weights_and_what_was_asked(reports: dict[str, Report]) -> None:
     shown, plan = text_report.render(reports["VERIFIED"]), study().preregistration
     arm = next(s for s in honest().subjects if s.run_id == "arm:frozen")
@@ -158,6 +170,31 @@ def test_a_problem_shows_place_rule_and_both_values() -> None:
                  problem["recomputed"], "from the contract"):  # fmt: skip
         assert part in shown
     assert repr(cell["upper"]) == problem["stated"]
+
+
+def test_values_of_a_problem_are_called_what_they_are(tmp_path: Path) -> None:
+    """What was found is not what was recomputed, and what the reviewer pinned is neither."""
+    folder = study().write(tmp_path / "study")
+    (folder / "evidence" / "task.parquet").rename(folder / "evidence" / "notes.txt")
+    shown = text_report.render(verified(study(), honest(), open_evidence=lambda: ParquetBundle(folder / "evidence")))
+    assert (
+        f"  found      missing task.parquet; extra notes.txt\n  expected   {len(honest().evidence.tables)} Parquet files\n  to do      obtain"
+        in shown
+    )
+    receipt = as_json(honest())
+    left_out = receipt["evidence"]["tables"].pop()["name"]
+    shown = text_report.render(verified(study(), receipt))
+    names = [t["name"] for t in receipt["evidence"]["tables"]]
+    assert (
+        f"  found      {', '.join(names)}\n  expected   {', '.join([*names, left_out])}\n  to do      obtain" in shown
+    )
+    pin = "sha256:" + "0" * 64
+    shown = text_report.render(verified(study(), honest(), Options(pin=pin)))
+    assert f"  found      {study().preregistration_digest()}\n  pinned     {pin}\n" in shown
+    receipt = as_json(honest())
+    receipt["evidence"]["tables"][0]["root"] = pin
+    shown = text_report.render(verified(study(), receipt))
+    assert f"  stated     {pin}\n  recomputed {honest().evidence.tables[0].root}\n" in shown
 
 
 def test_a_problem_of_a_row_names_its_table_and_key() -> None:
