@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,15 +14,19 @@ from measures.by_hand import DIMS, V0, V1, at, layer, pair, rows, rule, update
 from atlas_schema.errors import RowsError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.tables import Dims
+from atlas_schema.measures.collect import LayerBlock
+from atlas_schema.measures.drift import update_groups
 from atlas_schema.measures.routers import RouterRule
 from atlas_schema.measures.tensors import tensor_digest
 from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.verify.outcome import Channel, ChannelResult
-from atlas_schema.verify.physics.layers import check_digests, check_layer, text_object
-from atlas_schema.verify.physics.native import check_routing
+from atlas_schema.verify.physics.layers import LayerFacts, check_digests, check_layer, text_object
+from atlas_schema.verify.physics.native import States, check_routing, check_routing_against_state
+from atlas_schema.verify.physics.observer import Physics
 from atlas_schema.verify.physics.outputs import check_divergence, check_output, check_task, check_transport
 from atlas_schema.verify.physics.overlap import MAPPED, check_ranks, chosen_pairs
 from atlas_schema.verify.physics.overlap import _check_returns as check_returns
+from atlas_schema.verify.physics.samestate import ROUNDING, BaseSide, _check_gram
 from atlas_schema.verify.physics.vectors import check_vectors
 from atlas_schema.verify.physics.violations import SHOWN_PER_RULE, Record, Violation, by_slot, first_false, first_wrong
 from atlas_schema.verify.reproduction import differences
@@ -350,6 +355,98 @@ def test_a_set_lies_in_as_many_groups_as_are_kept(experts: list[int], what: set[
     assert routed(experts, rule(mode="max", n_groups=3, kept_groups=2), group_margin=-0.5) == what | {
         "a group margin is negative"
     }
+
+
+def at_state(
+    scores: list[list[float]], experts: list[int], pair: tuple[int, int], *, flags: int = 0, routed_rows: int = 1, **changes: Any
+) -> list[Violation]:
+    """Check tokens of the given scores against a routing table that has the first of them."""
+    facts = LayerFacts.of(rows("layer", sound(**changes)), DIMS)
+    state = rows("state", *(at("w", i, dispatch=s) for i, s in enumerate(scores)))
+    token = {"experts": experts, "competitor_out": pair[0], "competitor_in": pair[1], "margin": 0.0, "flags": flags}
+    routing = rows("routing", *(at("w", i, **token) for i in range(routed_rows)))
+    return check_routing_against_state(state, States.of(state, facts), routing, facts, TOLERANCES)
+
+
+HIGHER = "a non-member scores higher than a member"
+ONE_STEP = 2.0**-23
+"""The step of float32 above 1; of two scores so far apart the softmax differs by less than its own rounding."""
+BIASED = {"score_space": "softmax+bias", "weight_rule": "softmax_topk", "selection_bias": [0.0] * 4}
+
+
+@pytest.mark.parametrize(("gap", "flags", "changes", "fine"), [
+    (0.0, 0, {}, True), (-0.5, 0, {}, True), (ONE_STEP, 2, {}, True), (ONE_STEP, 3, {}, True), (ONE_STEP, 0, {}, False),
+    (ONE_STEP, 1, {}, False), (8 * ONE_STEP, 2, {}, False), (1.0, 2, {}, False), (ONE_STEP, 2, BIASED, False),
+])  # fmt: skip
+def test_only_a_set_flagged_saturated_may_leave_out_a_higher_score_by_a_rounding_and_only_of_logits(
+    gap: float, flags: int, changes: dict[str, Any], fine: bool
+) -> None:
+    found = said(at_state([[2.0, 1.0, 1.0 + gap, 0.0]], [0, 1], (1, 2), flags=flags, **changes))
+    assert (HIGHER not in found) is fine
+
+
+def test_the_sampled_position_without_a_routing_row_is_named_not_the_first() -> None:
+    tokens = [[2.0, 1.0, 0.0, 0.0]] * 3
+    (found,) = at_state(tokens, [0, 1], (1, 2), routed_rows=2)
+    assert (found.rule, found.where) == ("ATL-R006", "table state, run_id=base, layer=3, window_id=w, position=2")
+
+
+# --- fields and drift ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("beyond", "fine"), [(0.0, True), (0.99, True), (1.01, False)])
+def test_a_field_may_change_beyond_its_bound_by_what_sums_of_vectors_round(beyond: float, fine: bool) -> None:
+    """Of two updates of lengths 4 and 2, half each before and after, the first moved by a hair: sizes add up to 6, the bound is half a hair."""
+    hair = 2.0**-30
+    v0 = np.array([[4.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
+    squares = dict.fromkeys(("uu0", "uu1"), [16.0, 4.0, 1.0])
+    allowed = 0.5 * hair + beyond * 2.0**-40 * 6.0
+    token = update(0, [0, 1, 2], v0, v0 + np.array([[0.0, hair], [0.0, 0.0], [0.0, 0.0]]), rho0=[0.5, 0.5, 0.0],
+                   rho1=[0.5, 0.5, 0.0], dV_norm=allowed, dy_norm=0.5 * hair, y0_norm=math.sqrt(5.0), **squares)  # fmt: skip
+    made = rows("update", token)
+    (group,) = update_groups(made)
+    side = BaseSide(
+        States(np.zeros((1, 2)), np.zeros(1), np.zeros(1), np.zeros((1, 4))),
+        LayerFacts.of(rows("layer", sound()), DIMS),
+        TOLERANCES,
+        DIMS,
+    )
+    found = _check_gram(made, group, side, (False, False))
+    assert [v.rule for v in found] == ([] if fine else ["ATL-R022"])
+    assert 2.0**-40 == ROUNDING
+
+
+def physics_of(base: dict[str, str], arm: dict[str, str]) -> Physics:
+    """Return checks that know the tensors of one layer of two runs and have seen no block."""
+    made = object.__new__(Physics)
+    made.dims, made._moved = DIMS, set()
+    made.facts = {(run, 3): cast(LayerFacts, SimpleNamespace(digests=d)) for run, d in (("base", base), ("arm:x", arm))}
+    return made
+
+
+def drift_in(physics: Physics, token: dict[str, Any]) -> set[str]:
+    return said(physics._equal_tensors(LayerBlock(3, {}, {}, {"arm:x": rows("update", token)}, {}), "arm:x"))
+
+
+ROUTER = {"router.weight": "r", "norm.gain": "g"}
+OUTSIDE = update(0, [0, 1, 2], V0, V0, in1=0b101)
+"""A token whose set changed, and no update of an expert."""
+BOUNDARY = "drift.boundary/1 is not zero although every tensor that feeds it is equal"
+
+
+def test_a_set_that_changes_under_an_equal_router_is_told_of_every_block() -> None:
+    """Also of one after the first in which the experts' updates were seen to change."""
+    physics = physics_of({**ROUTER, "experts.0": "a"}, {**ROUTER, "experts.0": "b"})
+    assert drift_in(physics, update(0, [0, 1, 2], V0, V1)) == set()
+    assert drift_in(physics, OUTSIDE) == {BOUNDARY}
+    assert drift_in(physics_of(ROUTER, {**ROUTER, "router.weight": "other"}), OUTSIDE) == set()
+
+
+@pytest.mark.parametrize(("by", "moved"), [(0.0, False), (2.0**-20, True), (0.25, True), (4.0, True)])
+def test_updates_moved_if_they_moved_at_all(by: float, moved: bool) -> None:
+    physics = physics_of({"experts.0": "a"}, {"experts.0": "b"})
+    assert drift_in(physics, update(0, [0, 1, 2], V0, V0 + [[0.0, 0.0], [0.0, by], [0.0, 0.0]])) == set()
+    assert (("content", ("arm:x", 3)) in physics._moved) is moved
 
 
 # --- vectors ------------------------------------------------------------------------------------------------------
