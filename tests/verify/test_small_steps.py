@@ -11,10 +11,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from documents.records import Json, measurement
 from measures.by_hand import V0, V1, at, pair, rows, update
 from simulator import IDENTICAL, PRESERVED, StudySimulator
-from verify.forging import honest, reissued, study, submission, verified
+from verify.forging import as_json, honest, reissued, study, submission, verified
+from verify.record_defects import CASES as RECORD_CASES
+from verify.record_defects import told, with_rows
 
+from atlas_schema.claims.record import Fault
 from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.errors import EvidenceError, UsageError
 from atlas_schema.limits import LIMITS
@@ -22,20 +26,85 @@ from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.verify.consistency import WIDEST, _check_tolerances
 from atlas_schema.verify.documents import parse
 from atlas_schema.verify.loading import load, load_signatures
-from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Report, exit_code
+from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Report, Status, exit_code
 from atlas_schema.verify.physics.overlap import _check_returns
 from atlas_schema.verify.physics.vectors import check_vectors
 from atlas_schema.verify.protocol import typed_tiers
+from atlas_schema.verify.records import _record
 from atlas_schema.verify.rows import _window_faults
 from atlas_schema.verify.sandbox import _answer, open_database
 
 
-def test_arms_that_move_by_little_or_by_nothing_break_no_rule() -> None:
+@pytest.mark.parametrize("gain", ["w", "none"])
+def test_arms_that_move_by_little_or_by_nothing_break_no_rule(gain: str) -> None:
     """Two arms of the same weights share their rows, and a change far below one is a change."""
     arms = (IDENTICAL, replace(IDENTICAL, name="again"), replace(PRESERVED, name="little", size=1e-6, upstream=1e-6))
-    made = StudySimulator.make(replace(study().settings, arms=arms))
+    made = StudySimulator.make(replace(study().settings, arms=arms, gain_convention=gain))
     report = verified(made, made.receipt("little"))
     assert [p.rule for r in report.channels.values() for p in r.problems] == []
+
+
+@pytest.mark.parametrize("towards", [0.0, 1.0])
+def test_an_arm_of_another_constant_is_told_which_whichever_sorts_first(towards: float) -> None:
+    s = study()
+    place = s.find("layer", run_id="arm:close")
+    eps = float(s.rows("layer")[place]["eps"])
+    other = float(np.nextafter(eps, towards))
+    report = verified(*reissued(s.with_value("layer", place, "eps", other)))
+    (found,) = (p for r in report.channels.values() for p in r.problems)
+    assert found.rule == "ATL-R020"
+    assert (str(other) in found.stated, str(eps) in found.recomputed) == (True, True)
+    assert "sha256" not in found.stated + found.recomputed
+
+
+# --- records ------------------------------------------------------------------------------------------------------
+
+
+def test_a_fault_of_a_record_is_told_in_four_hundred_characters() -> None:
+    result = ChannelResult(Channel.CONTRACT)
+    _record(result, [Fault("ATL-C060", "x", ("id",), "s" * 500, "e" * 500)])
+    (found,) = result.problems
+    assert (found.stated, found.recomputed) == ("s" * 400, "e" * 400)
+
+
+def test_a_claim_is_told_with_its_reason_and_only_a_refuted_one_with_its_own_record() -> None:
+    """The largest value stands at 1; the second claim counts as statistics what was observed once."""
+
+    def both(m: Json) -> None:
+        m["claims"][0]["statement"]["labels"] = ["2"]
+        m["claims"][1]["strength"] = "statistical"
+
+    report = told(measurement(both))
+    peak, fourfold = report.claims
+    assert (peak.outcome, fourfold.outcome) == ("contradicted", "unlicensed")
+    refuted, unlicensed = report.channels[Channel.DECISION].problems
+    assert (refuted.what, refuted.recomputed) == ("A claim is contradicted by its own record: peak.", peak.because)
+    assert (unlicensed.what, unlicensed.recomputed) == ("A claim is unlicensed: fourfold.", fourfold.because)
+    assert "1" in peak.because
+    assert (
+        peak.because == told(measurement(lambda m: m["claims"][0]["statement"].update(labels=["2"]))).claims[0].because
+    )
+    assert "4" not in fourfold.because  # not what its numbers come to, but what it may not say
+    (sound, _) = told(measurement()).claims
+    assert sound.because
+
+
+def test_a_record_whose_rows_fail_comes_to_no_verdict() -> None:
+    for report in (RECORD_CASES[name][3]() for name in ("rows_absent", "row_added", "mean_edited")):
+        assert (report.verdict, report.claims) == (None, ())
+        assert report.status(Channel.DECISION) is Status.NOT_CHECKED
+
+
+def test_the_binding_of_a_record_is_of_one_table_and_one_root() -> None:
+    result = with_rows().channels[Channel.BINDING]
+    assert (result.checked, result.total, result.unit) == (2, 2, "tables")
+
+
+@pytest.mark.parametrize("kind", ["contract", "preregistration", "run_log"])
+def test_a_document_that_supports_no_verdict_says_so_of_every_channel_that_asks_for_one(kind: str) -> None:
+    report = verified(study(), as_json(getattr(study(), kind)))
+    for channel in (Channel.BINDING, Channel.REPRODUCTION, Channel.DECISION):
+        assert report.channels[channel].skipped == f"a {kind} supports no verdict; --profile offline checks its form"
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------
