@@ -12,6 +12,7 @@ from documents.records import measurement, prediction
 from verify.forging import Json, as_json, encoded, honest, rechained, study, verified
 from verify.record_defects import bound, told
 
+from atlas_schema.claims.library import built_in_predictions
 from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.measurement import Measurement
 from atlas_schema.documents.prediction import Prediction
@@ -28,7 +29,7 @@ from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Report, St
 from atlas_schema.verify.protocol import check_protocol
 from atlas_schema.verify.reading import _require_bounds, _where
 from atlas_schema.verify.records import _not_established, check_prediction
-from atlas_schema.verify.reproduction import check_runs, differences
+from atlas_schema.verify.reproduction import _identity_faults, check_runs, differences
 from atlas_schema.verify.rows import _check_table, _window_faults
 from atlas_schema.verify.verifier import Options
 
@@ -162,6 +163,15 @@ def test_every_count_of_rows_follows_from_the_plan(name: str) -> None:
         wrong = made.model_copy(update={"expected_rows": rows})
         check = partial(consistency.check_preregistration, wrong, contract())
         assert fired(check) == [f"C008 expected_rows/{name}"]
+
+
+def test_a_plan_is_asked_three_things_and_a_receipt_three_of_itself_and_three_of_its_place() -> None:
+    """Its contract, its own parts, its pilot; contract, plan and runs; head, declaration, evidence."""
+    s, result = study(), ChannelResult(Channel.CONTRACT)
+    consistency.check_preregistration(s.preregistration, s.contract, result)
+    assert (result.checked, result.total) == (3, 3)
+    consistency.check_receipt(honest(), s.preregistration, s.contract, s.run_log, result)
+    assert (result.checked, result.total) == (9, 9)
 
 
 def history(change: Callable[[list[Json]], None], steps: int | None = None) -> list[str]:
@@ -476,6 +486,63 @@ def test_a_prediction_is_asked_for_each_requirement_role_and_clause_and_two_thin
     check_prediction(made, [], result)
     asked = [*made.requires, *made.rule.given, *made.rule.clauses]
     assert (result.checked, result.total) == (len(asked) + 2,) * 2
+
+
+@pytest.mark.parametrize("identifier", sorted(built_in_predictions()))
+def test_a_published_prediction_is_itself_and_any_other_under_its_id_is_not(identifier: str) -> None:
+    def found(made: Prediction) -> list[str]:
+        result = ChannelResult(Channel.CONTRACT)
+        check_prediction(made, [], result)
+        return [p.rule for p in result.problems]
+
+    published = built_in_predictions()[identifier]
+    others = [published.model_copy(update={"title": f"another {n}"}) for n in range(8)]
+    assert found(published) == []
+    assert [found(other) for other in others] == [["ATL-C067"]] * 8
+
+
+def test_how_stated_uncertainties_came_about_is_not_established_where_there_are_any() -> None:
+    def said(change: Change = lambda m: None) -> bool:
+        made = Measurement.model_validate(measurement(change), strict=False)
+        return "how stated uncertainties were computed" in _not_established(made)
+
+    def certain(m: Json, left: int = 0) -> None:
+        for value in m["series"][1]["values"][left:]:
+            value["uncertainty"] = None
+
+    assert said()
+    assert said(partial(certain, left=1))
+    assert not said(certain)
+
+
+def test_runs_with_the_bases_weights_alone_are_at_no_distance_from_it() -> None:
+    def faults(run: str, weights: str | None, distance: float) -> list[str]:
+        s = study()
+        at = s.find("run", run_id=run)
+        s = s.with_value("run", at, "param_distance", distance)
+        s = s if weights is None else s.with_value("run", at, "weights_digest", weights)
+        found = _identity_faults(s.source().read("run", ()), s.preregistration)
+        return [f"{what.partition(' ')[0]} {where} {stated[:6]}" for what, where, stated, _ in found]
+
+    far, other = "param_distance", "weights_digest"
+    assert faults("arm:close", None, 1e-9) == []
+    assert faults("arm:close", None, 0.0) == []
+    for distance in (-1e-9, -0.5, -1.0, -2.0):
+        assert faults("arm:close", None, distance) == [f"{far} arm:close {str(distance)[:6]}"]
+    assert faults("arm:frozen", None, 0.5) == [f"{far} arm:frozen 0.5"]
+    for run in ("base", "null:batch"):
+        assert faults(run, None, 0.5) == [f"{far} {run} 0.5"]
+        assert faults(run, LOW, 0.0) == [f"{other} {run} {LOW[:6]}"]
+        assert faults(run, LOW, 0.5) == [f"{other} {run} {LOW[:6]}", f"{far} {run} 0.5"]
+
+
+def test_only_the_plan_has_an_option_by_which_an_absent_one_may_be_given() -> None:
+    report = verified(study(), honest(), preregistration=None, run_log=None)
+    found = {p.rule: p.todo for p in report.channels[Channel.CONTRACT].problems}
+    assert found == {
+        "ATL-C002": "put preregistration.json beside the receipt or --preregistration",
+        "ATL-C005": "put run_log.json beside the receipt",
+    }
 
 
 def test_every_window_too_short_for_its_positions_is_named() -> None:

@@ -20,7 +20,7 @@ from verify.record_defects import told, with_rows
 
 from atlas_schema.claims.record import Fault
 from atlas_schema.documents.preregistration import Preregistration
-from atlas_schema.errors import EvidenceError, UsageError
+from atlas_schema.errors import EvidenceError, RowsError, UsageError
 from atlas_schema.limits import LIMITS
 from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.verify.consistency import WIDEST, _check_tolerances
@@ -203,6 +203,21 @@ def test_each_side_is_tangent_but_for_what_its_update_says(side: str) -> None:
 def test_the_vector_without_a_row_is_named_not_the_first() -> None:
     (found,) = vectored(0, 1, 7)
     assert found.where.endswith("position=7")
+
+
+@pytest.mark.parametrize("name", ["v0", "v1"])
+def test_the_first_list_of_vectors_that_is_too_short_is_named(name: str) -> None:
+    kept = [
+        {**at("w", p, run_id="arm:x"), "v0": V0.reshape(-1).tolist(), "v1": V1.reshape(-1).tolist()} for p in range(3)
+    ]
+    for row in kept[1:]:
+        row[name] = row[name][:-2]
+    tokens = rows("update", *(update(p, [0, 1, 2], V0, V1) for p in range(3)))
+    tolerances = next(iter(built_in_contracts().values())).tolerances
+    with pytest.raises(RowsError) as error:
+        check_vectors(rows("update_vector", *kept), tokens, np.zeros((3, 2)), tolerances, equal=False)
+    assert (error.value.expected, error.value.found) == ("6", "4")
+    assert str(error.value.where).endswith("position=1")
 
 
 # --- files --------------------------------------------------------------------------------------------------------
