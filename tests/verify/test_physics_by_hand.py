@@ -21,7 +21,7 @@ from atlas_schema.measures.tensors import tensor_digest
 from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.verify.outcome import Channel, ChannelResult
 from atlas_schema.verify.physics.layers import LayerFacts, check_digests, check_layer, text_object
-from atlas_schema.verify.physics.native import States, check_routing, check_routing_against_state
+from atlas_schema.verify.physics.native import States, _check_groups, check_routing, check_routing_against_state
 from atlas_schema.verify.physics.observer import Physics
 from atlas_schema.verify.physics.outputs import check_divergence, check_output, check_task, check_transport
 from atlas_schema.verify.physics.overlap import MAPPED, check_ranks, chosen_pairs
@@ -74,6 +74,7 @@ GROUPS = "groups do not divide the experts, or leave too few"
     {"reconstruction_error": TOLERANCES.reconstruction}, {"router_bias": [1.0] * 4}, {"weight_scale": 1e-6}, {"weight_scale": 1e6},
     {"residual_path": "experts+shared", "digests": {"shared": "s"}},
     {"executed_dtype": "bfloat16", "reconstruction_error": TOLERANCES.accumulation * 2.0**-8},
+    {"executed_dtype": "float16", "reconstruction_error": TOLERANCES.accumulation * 2.0**-11},
     {"score_space": "sigmoid+bias", "weight_rule": "sigmoid_topk", "selection_bias": [0.5] * 4},
     {"score_space": "sigmoid+bias", "weight_rule": "sigmoid_topk", "group_mode": "max", "n_groups": 2},
     {"score_space": "softmax+bias", "weight_rule": "softmax_topk", "group_mode": "top2_sum", "n_groups": 2},
@@ -90,6 +91,8 @@ def test_layers_that_may_be(changes: dict[str, Any]) -> None:
     ({"identity_permutation": [0, 0, 2, 3]}, "experts changed places"), ({"eps": -0.5}, "eps is not between 0 and 1"),
     ({"reconstruction_error": -1e-9}, "the block was not reconstructed from its experts"),
     ({"reconstruction_error": TOLERANCES.reconstruction * 1.01}, "the block was not reconstructed from its experts"),
+    ({"executed_dtype": "float16", "reconstruction_error": TOLERANCES.accumulation * 2.0**-11 * 1.01},
+     "the block was not reconstructed from its experts"),
     ({"identity_permutation": [0, 2, 1, 3]}, "experts changed places"), ({"w1_rank_min": 3}, "a rank is larger than the hidden size"),
     ({"gain_convention": "none"}, "a norm without gain has one"), ({"norm_kind": "layer"}, "norm_kind is unknown to this version"),
     ({"digests": {"norm.gain": "x"}}, "the digest of norm.gain is not that of the stored values"),
@@ -118,6 +121,12 @@ def test_more_active_experts_than_there_are_is_said_whatever_the_columns() -> No
     assert many in checked(wide)
     assert many in checked(top_k=0)
     assert checked(Dims(d=2, E=4, k=4, P=2)) == set()
+    assert checked(Dims(d=2, E=4, k=1, P=2)) == set()
+
+
+def test_a_norm_that_has_no_gain_and_shows_one_is_told_with_it() -> None:
+    row = rows("layer", sound(gain_convention="none", gain=[3.0, 1.0]))
+    assert [(v.rule, v.stated) for v in check_layer(row, DIMS, TOLERANCES)] == [("ATL-R003", "3.0")]
 
 
 def test_texts_of_tables_are_strict_documents() -> None:
@@ -160,6 +169,7 @@ def test_two_arms_of_one_weights_digest_have_one_set_of_tensors() -> None:
     (found,) = check_digests({"base": base, "arm:a": one, "arm:b": [digests_of(experts_0="y")]}, both)
     assert (found.rule, found.where) == ("ATL-R017", "table layer, run_id=arm:b")
     assert "those of arm:a" in found.what
+    assert (found.stated, found.recomputed) == ("v", "v")
 
 
 # --- outputs ------------------------------------------------------------------------------------------------------
@@ -178,7 +188,7 @@ HALF, BELOW, SMALL = (
 
 @pytest.mark.parametrize(("nll", "entropy", "top1", "what"), [
     (0.0, 0.0, 7, set()), (1.0, 2.0, 7, set()), (1.0, 1.0, 7, set()), (1.001, 1.0, 7, {BELOW}), (LN2, 0.9, 8, set()),
-    (0.69, 0.9, 8, {HALF}), (3.0, 1.0, 8, set()), (-0.5, 1.0, 7, {"a loss is negative"}),
+    (0.69, 0.9, 8, {HALF}), (0.0, 0.9, 8, {HALF}), (3.0, 1.0, 8, set()), (-0.5, 1.0, 7, {"a loss is negative"}),
     (-0.5, 1.0, 8, {"a loss is negative"}), (1.0, -0.5, 8, {"an entropy is negative"}),
     (LN2, LN2, 7, set()), (LN2, 0.68, 8, {SMALL}), (3.0, 0.19, 8, {SMALL}), (3.0, 0.2, 8, set()), (60.0, 0.0, 8, set()),
 ])  # fmt: skip
@@ -247,6 +257,8 @@ def test_ranks_of_maps_are_at_least_the_lowest_of_the_layer() -> None:
     assert said(check_ranks(maps, 2, 2, equal=True)) == {"a map has a rank below the lowest of the layer"}
     assert said(check_ranks(maps, 1, 2, equal=True)) == {"equal experts have another lowest rank than the base's"}
     assert check_ranks(maps, 1, 2, equal=False) == []
+    (found,) = check_ranks(rows("overlap", pair(0, 1, rank=2)), 2, 1, equal=True)
+    assert (found.stated, found.recomputed) == ("2", "1")
 
 
 def test_the_pairs_of_most_visits_are_chosen() -> None:
@@ -295,7 +307,8 @@ def test_a_record_keeps_the_first_of_a_kind_and_counts_the_others() -> None:
 @pytest.mark.parametrize(("stated", "found", "same"), [
     (1.0, 1.0, True), (1.23456789, 1.234567894, True), (1.23456789, 1.234567896, False), (0.0, 1e-300, False), (1e-300, 0.0, False),
     (0.0, 0.0, True), (True, 1.0, False), (1.0, True, False), (True, True, True), (False, 0, False), (3, 3, True), (3, 4, False),
-    (3.0, 3, True), (None, None, True), (None, 0.0, False), ("a", "a", True), ("a", "b", False), ("1", 1, False),
+    (3.0, 3, True), (None, None, True), (None, 0.0, False), (None, 1.5, False), ("a", 1.5, False), (1.5, "a", False),
+     ("a", "a", True), ("a", "b", False), ("1", 1, False),
 ])  # fmt: skip
 def test_numbers_are_the_same_within_half_a_unit_of_nine_digits(stated: object, found: object, same: bool) -> None:
     assert (list(differences(stated, found, 1e-12, 9)) == []) == same
@@ -337,7 +350,8 @@ def routed(experts: list[int], groups: RouterRule | None = None, **columns: Any)
     ([0, 1, 2], {"margin": -0.5}, {"a margin is negative"}),
     ([0, 1, 2], {"margin": None}, {"a margin is missing, or there without a competitor"}),
     ([0, 1, 2], {"margin": None, "competitor_in": None}, {"competitor_in is missing"}),
-    ([0, 1, 2], {"flags": 8}, {"a flag is unknown"}), ([0, 1, 2], {"flags": 4}, set()), ([0, 1, 2], {"margin": 0.0, "flags": 1}, set()),
+    ([0, 1, 2], {"flags": 8}, {"a flag is unknown"}), ([0, 1, 2], {"flags": 4}, set()), ([0, 1, 2], {"margin": 0.0, "flags": 7}, set()),
+     ([0, 1, 2], {"margin": 0.0, "flags": 1}, set()),
     ([0, 1, 2], {"margin": 0.0, "flags": 2}, set()), ([0, 1, 2], {"margin": 0.0}, {"a zero margin and its flag disagree"}),
     ([0, 1, 2], {"flags": 1}, {"a zero margin and its flag disagree"}),
 ])  # fmt: skip
@@ -360,18 +374,44 @@ def test_a_set_lies_in_as_many_groups_as_are_kept(experts: list[int], what: set[
 def at_state(
     scores: list[list[float]],
     experts: list[int],
-    pair: tuple[int, int],
+    pair: tuple[int, int | None],
     *,
     flags: int = 0,
+    margin: float | None = 0.0,
     routed_rows: int = 1,
     **changes: Any,
 ) -> list[Violation]:
     """Check tokens of the given scores against a routing table that has the first of them."""
     facts = LayerFacts.of(rows("layer", sound(**changes)), DIMS)
     state = rows("state", *(at("w", i, dispatch=s) for i, s in enumerate(scores)))
-    token = {"experts": experts, "competitor_out": pair[0], "competitor_in": pair[1], "margin": 0.0, "flags": flags}
+    token = {"experts": experts, "competitor_out": pair[0], "competitor_in": pair[1], "margin": margin, "flags": flags}
     routing = rows("routing", *(at("w", i, **token) for i in range(routed_rows)))
     return check_routing_against_state(state, States.of(state, facts), routing, facts, TOLERANCES)
+
+
+DIFFERENCE = "the margin is not the difference of the pair"
+
+
+def test_where_nothing_competes_there_is_no_margin() -> None:
+    """An absent margin is no difference of two scores; a stated one of two scores that differ is theirs."""
+    assert DIFFERENCE not in said(at_state([[4.0, 3.0, 2.0, 1.0]], [0, 1], (1, None), margin=None))
+    assert DIFFERENCE in said(at_state([[4.0, 3.0, 2.0, 1.0]], [0, 1], (1, 2)))
+    assert DIFFERENCE not in said(at_state([[4.0, 3.0, 2.0, 1.0]], [0, 1], (1, 2), margin=1.0))
+
+
+STRONGER, OF_GROUPS = "a dropped group is stronger than a kept one", "the group margin is not that of the scores"
+
+
+@pytest.mark.parametrize(("scores", "stated", "what"), [
+    ([-1.0, -2.0, -3.0, -4.0], 2.0, set()), ([4.0, 0.0, 1.0, 2.0], 2.0, set()), ([1.0, 0.5, -2.0, -3.0], 3.0, set()),
+    ([-3.0, -4.0, -1.0, -2.0], 0.0, {STRONGER, OF_GROUPS}), ([-1.0, -2.0, -3.0, -4.0], 1.0, {OF_GROUPS}),
+])  # fmt: skip
+def test_the_kept_group_is_the_stronger_one_whatever_the_sign_of_its_scores(
+    scores: list[float], stated: float, what: set[str]
+) -> None:
+    """Experts 0 and 1 are the group that was kept; a group is as strong as its best."""
+    token = rows("state", at("w", 0, dispatch=scores, admissible=[True, True, False, False]))
+    assert said(_check_groups(token, np.array([stated]), rule(mode="max"), TOLERANCES)) == what
 
 
 HIGHER = "a non-member scores higher than a member"
@@ -419,6 +459,84 @@ def test_a_field_may_change_beyond_its_bound_by_what_sums_of_vectors_round(beyon
     )
     found = _check_gram(made, group, side, (False, False))
     assert [v.rule for v in found] == ([] if fine else ["ATL-R022"])
+
+
+def gram_of(v: Any) -> set[str]:
+    """Check a token whose three updates have the inner products ``[3, 3]`` and did not change; return what its matrix is told."""
+    full = np.zeros((6, 6))
+    full[:3, :3] = v
+    norms = np.maximum(np.diagonal(full)[:3], 0.0).tolist()
+    token = {**update(0, [0, 1, 2], V0, V0, uu0=norms, uu1=norms), "gram": full[np.triu_indices(6)].tolist()}
+    made = rows("update", token)
+    (group,) = update_groups(made)
+    still = States(np.zeros((1, 2)), np.zeros(1), np.zeros(1), np.zeros((1, 4)))
+    side = BaseSide(still, LayerFacts.of(rows("layer", sound()), DIMS), TOLERANCES, DIMS)
+    return {x.what for x in _check_gram(made, group, side, (False, False)) if x.rule == "ATL-R009"}
+
+
+BEYOND_NORMS = "inner products exceed the norms in the Gram matrix"
+NOT_POSITIVE = "the Gram matrix is not positive semidefinite"
+EPS = 2 * 3 * TOLERANCES.float64_relative
+"""By how much three updates may be beyond what vectors can be: ``2 n rel``."""
+
+
+@pytest.mark.parametrize(("beyond", "what"), [(0.0, set()), (0.99, set()), (1.01, {BEYOND_NORMS}), (-2.0, set())])
+def test_an_inner_product_exceeds_the_norms_by_rounding_at_most(beyond: float, what: set[str]) -> None:
+    c = 4.0 * (1.0 + beyond * EPS)
+    assert gram_of([[4.0, c, 0.0], [c, 4.0, 0.0], [0.0, 0.0, 1.0]]) == what
+    assert gram_of([[4.0, -c, 0.0], [-c, 4.0, 0.0], [0.0, 0.0, 1.0]]) == what
+
+
+@pytest.mark.parametrize(
+    ("beyond", "what"), [(0.0, set()), (0.99, set()), (1.01, {NOT_POSITIVE}), (1e3, {NOT_POSITIVE})]
+)
+def test_three_updates_do_not_point_away_from_each_other_more_than_in_a_star(beyond: float, what: set[str]) -> None:
+    """Three unit vectors with cosines c add up to a squared length of 3 (1 + 2 c); 1 + 2 c is the lowest eigenvalue."""
+    c = -0.5 * (1.0 + beyond * EPS)
+    assert gram_of([[1.0, c, c], [c, 1.0, c], [c, c, 1.0]]) == what
+
+
+def test_no_square_is_below_zero_by_however_little() -> None:
+    assert gram_of([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, -1e-305]]) == {BEYOND_NORMS}
+
+
+def test_where_nothing_changed_the_field_did_not_change_by_a_hair() -> None:
+    """Rounding is admitted to a change, not to none: the same weights and updates give the same field, exactly."""
+    token = update(
+        0, [0, 1, 2], V0, V0, rho1=[0.5, 0.25, 0.125], dV_norm=1e-13, uu0=[25.0, 4.0, 1.0], uu1=[25.0, 4.0, 1.0]
+    )
+    made = rows("update", token)
+    (group,) = update_groups(made)
+    still = States(np.zeros((1, 2)), np.zeros(1), np.zeros(1), np.zeros((1, 4)))
+    side = BaseSide(still, LayerFacts.of(rows("layer", sound()), DIMS), TOLERANCES, DIMS)
+    found = [v for v in _check_gram(made, group, side, (True, True)) if v.rule == "ATL-R022"]
+    assert [v.stated for v in found] == ["1e-13"]
+
+
+def test_the_first_of_the_updates_that_differ_between_runs_is_named_and_rows_are_counted() -> None:
+    """The base's own updates of three experts on three tokens; two of the last two tokens' are another run's."""
+    tokens = [update(p, [0, 1, 2], V0, V0, uu0=[25.0, 4.0, 1.0]) for p in range(3)]
+    for p in (1, 2):
+        tokens[p] = {**tokens[p], "uu0": [25.0, 8.0, 2.0 if p == 1 else 1.0]}
+    still = States(np.zeros((3, 2)), np.zeros(3), np.zeros(3), np.zeros((3, 4)))
+    side = BaseSide(still, LayerFacts.of(rows("layer", sound()), DIMS), TOLERANCES, DIMS)
+    side.uu0, side.uz0 = np.array([[25.0, 4.0, 1.0, np.nan]] * 3), np.array([[0.0, 0.0, 0.0, np.nan]] * 3)
+    (found,) = side._check_same_base(rows("update", *tokens))
+    assert (found.rule, found.stated, found.recomputed, found.wrong) == ("ATL-R016", "8", "4", 2)
+    assert found.where.endswith("position=1")
+
+
+def test_bits_of_a_column_are_added_up_however_it_is_stored_and_cut() -> None:
+    """1.0 is 0x3f800000 in four bytes and 0x3ff0000000000000 in eight."""
+    for dtype, one in ((np.float32, 0x3F800000), (np.float64, 0x3FF0000000000000)):
+        made = physics_of({}, {})
+        made._marks = {}
+        for block in ([1.0, 0.0, 1.0], [1.0]):
+            made._mark("losses", "arm:x", None, np.array(block, dtype=dtype))
+        made._mark("losses", "base", None, np.array([1.0], dtype=dtype))
+        made._mark("losses", "null:x", None, np.array([1.0], dtype=dtype))
+        made._mark("states", "base", 3, np.array([1.0], dtype=dtype))
+        assert made._marks == {("losses", None): {"arm:x": 3 * one % 2**64, "base": one}}
 
 
 def physics_of(base: dict[str, str], arm: dict[str, str]) -> Physics:
