@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -123,6 +124,17 @@ def test_one_and_two_threads_hash_the_same_rows(count: int, monkeypatch: pytest.
     monkeypatch.setattr(streaming, "processors", lambda: count)
     assert exit_code(verified(study(), honest())) is Code.VERIFIED
     assert examine.Digests(study().source()).roots(seen=False) == examine.Digests(study().source()).roots(seen=True)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_thread_is_there_where_there_is_a_processor_for_it(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "processors", lambda: count)
+    before = threading.active_count()
+    looked = examine.Digests(study().source())
+    looked._add([("run", (), study().source().read("run", ()))])
+    assert threading.active_count() == before + count - 1
+    looked.close()
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -22,15 +22,16 @@ from atlas_schema.documents.run_log import RunLog
 from atlas_schema.errors import DocumentError, EvidenceError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.limits import LIMITS
+from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.verify import consistency
 from atlas_schema.verify.documents import parse
-from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Report, Status, exit_code
+from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Problem, Report, Status, exit_code
 from atlas_schema.verify.protocol import check_protocol
-from atlas_schema.verify.reading import _require_bounds, _where
+from atlas_schema.verify.reading import _require_bounds, _where, read_json
 from atlas_schema.verify.records import _not_established, check_prediction
 from atlas_schema.verify.reproduction import _identity_faults, check_runs, differences
-from atlas_schema.verify.rows import _check_table, _window_faults
+from atlas_schema.verify.rows import _check_table, _window_faults, check_tables
 from atlas_schema.verify.verifier import Options
 
 Change = Callable[[Json], Any]
@@ -172,6 +173,58 @@ def test_a_plan_is_asked_three_things_and_a_receipt_three_of_itself_and_three_of
     assert (result.checked, result.total) == (3, 3)
     consistency.check_receipt(honest(), s.preregistration, s.contract, s.run_log, result)
     assert (result.checked, result.total) == (9, 9)
+    of_runs = ChannelResult(Channel.REPRODUCTION)  # table run against receipt, plan and contract
+    check_runs(honest(), s.source(), s.preregistration, s.contract, of_runs)
+    assert (of_runs.checked, of_runs.total, of_runs.problems) == (3, 3, [])
+
+
+def gating(change: Change) -> list[str]:
+    return fired(partial(consistency.check_contract, contract(change)))
+
+
+def test_a_contract_gates_what_is_known_in_a_form_that_it_has_and_once() -> None:
+    """A boundary is a share of sums alone; a nuisance that stands twice would count as two."""
+
+    def other_form(c: Json) -> None:
+        boundary = next(x for x in c["channels"] if x["definition"] == "drift.boundary/1")
+        boundary["thresholds"][0]["form"] = "mean_bounded"
+
+    def cell_twice(c: Json) -> None:
+        c["channels"][0]["thresholds"] = [c["channels"][0]["thresholds"][0]] * 2
+
+    def nuisance_twice(c: Json) -> None:
+        c["nuisances"] = [*c["nuisances"], c["nuisances"][-1]]
+
+    assert [gating(c) for c in (other_form, cell_twice, nuisance_twice)] == [["C001"]] * 3
+
+
+@pytest.mark.parametrize(("part", "name", "value"), [
+    ("tolerances", "float32_unit", 1e-5), ("tolerances", "accumulation", 1000.0), ("tolerances", "float64_relative", 1e-5),
+    ("tolerances", "reconstruction", 0.02), ("numbers", "relative_tolerance", 1e-5),
+])  # fmt: skip
+def test_what_no_arithmetic_loses_is_no_rounding(part: str, name: str, value: float) -> None:
+    assert gating(partial(merge, changes={part: {name: value}})) == [f"C162 {part}/{name}"]
+
+
+def test_the_id_of_a_built_in_contract_with_other_content_is_borrowed_whichever_sorts_first() -> None:
+    built_in = built_in_contracts()
+    for known in built_in.values():
+        assert fired(partial(consistency.check_familiar, known, built_in)) == []
+        for resamples in range(100, 108):
+            rule = known.bootstrap.model_copy(update={"resamples": resamples})
+            borrowed = known.model_copy(update={"bootstrap": rule})
+            assert fired(partial(consistency.check_familiar, borrowed, built_in)) == ["C001 id"]
+            of_another = borrowed.model_copy(update={"id": "somebodys.v1"})
+            assert fired(partial(consistency.check_familiar, of_another, built_in)) == []
+
+
+def test_a_plan_that_cites_a_contract_by_another_name_cites_another() -> None:
+    made = plan(lambda _: None, contract())
+    cites = made.contract.model_copy(update={"id": "somebodys.v1"})
+    other = made.model_copy(update={"contract": cites})
+    assert fired(lambda r: consistency.check_preregistration(other, contract(), r)) == ["C003 contract"]
+    for receipt, rules in ((honest(), ["C003 contract"]), (honest().model_copy(update={"contract": cites}), [])):
+        assert fired(partial(consistency.check_citations, receipt, other)) == rules
 
 
 def history(change: Callable[[list[Json]], None], steps: int | None = None) -> list[str]:
@@ -428,6 +481,78 @@ def test_every_window_with_other_tokens_is_named() -> None:
     ]
 
 
+def test_of_many_wrong_windows_five_are_reported_and_no_table_is_looked_at() -> None:
+    rows = [{**row, "n_bytes": row["n_bytes"] + 1} for row in study().rows("window")]
+    s = study().with_rows("window", rows)
+    assert len(rows) > 5
+    result = ChannelResult(Channel.CONTRACT)
+    check_tables(s.source(), s.preregistration, s.contract, result)
+    assert [p.where for p in result.problems] == [f"table window, window_id={r['window_id']}" for r in rows[:5]]
+    assert (result.checked, result.total) == (1, 1)
+
+
+@pytest.mark.parametrize(("length", "shown"), [(118, '"' + "x" * 118 + '"'), (119, '"' + "x" * 116 + "...")])
+def test_a_text_that_differs_is_shown_in_120_characters(length: int, shown: str) -> None:
+    ((_, stated, found),) = differences("x" * length, "y", 0.0, 9)
+    assert (stated, found) == (shown, '"y"')
+    assert len(stated) == 120
+
+
+def test_a_name_that_stands_twice_is_quoted_in_part() -> None:
+    with pytest.raises(DocumentError) as error:
+        read_json(b'{"' + b"k" * 200 + b'": 1, "' + b"k" * 200 + b'": 2}')
+    assert error.value.found == "'" + "k" * 79
+
+
+def test_a_document_may_be_as_long_as_the_limit() -> None:
+    assert read_json(b"[1, 2]", replace(LIMITS, document_bytes=6)) == [1, 2]
+    with pytest.raises(DocumentError, match="too large"):
+        read_json(b"[1, 2]", replace(LIMITS, document_bytes=5))
+
+
+@pytest.mark.parametrize(("limit", "token", "fine"), [
+    (8, "a" * 8, True), (8, "a" * 9, False), (8, "é" * 4, True), (8, "é" * 4 + "a", False), (10, "a" * 11, False), (10, "a" * 12, False),
+    (11, "a" * 12, False), (11, "a" * 13, False),
+])  # fmt: skip
+def test_a_string_is_as_long_as_its_bytes(limit: int, token: str, fine: bool) -> None:
+    limits = replace(LIMITS, string_bytes=limit)
+    if fine:
+        _require_bounds(f'["{token}"]', limits)
+    else:
+        with pytest.raises(DocumentError, match="too long"):
+            _require_bounds(f'["{token}"]', limits)
+
+
+@pytest.mark.parametrize(("digits", "fine"), [(39, True), (40, True), (41, False), (42, False), (400, False)])
+def test_a_number_has_forty_characters_at_most(digits: int, fine: bool) -> None:
+    if fine:
+        _require_bounds(f"[{'1' * digits}]", LIMITS)
+    else:
+        with pytest.raises(DocumentError, match="number is too long"):
+            _require_bounds(f"[{'1' * digits}]", LIMITS)
+
+
+def test_the_head_of_a_log_is_the_hash_of_its_last_step() -> None:
+    report = verified(study(), as_json(study().run_log), Options(profile="offline"))
+    assert report.facts["head"] == study().run_log.steps[-1].hash
+
+
+def test_what_was_found_apart_is_added_to_a_channel() -> None:
+    apart = ChannelResult(Channel.REPRODUCTION, checked=3, total=5, unit="rows")
+    apart.report(Problem("ATL-R001", "x"))
+    result = ChannelResult(Channel.REPRODUCTION, checked=10, total=20)
+    result.absorb(apart)
+    assert (result.checked, result.total, result.unit) == (13, 25, "rows")
+    assert [p.rule for p in result.problems] == ["ATL-R001"]
+
+
+def test_each_outcome_has_its_number() -> None:
+    assert {code.name: int(code) for code in Code} == {
+        "VERIFIED": 0, "NOT_PRESERVED": 1, "USAGE": 2, "INADMISSIBLE": 3, "TAMPERED": 4, "DIVERGED": 5, "UNPROVEN": 6, "INTERNAL": 70,
+        "INTERRUPTED": 130,
+    }  # fmt: skip
+
+
 def test_a_log_that_breaks_the_protocol_is_told_where() -> None:
     def first_read_last(steps: list[Json]) -> list[Json]:
         return [*steps, {**steps[-1], "step": "read0", "actor": "technician"}]
@@ -510,6 +635,12 @@ def test_how_stated_uncertainties_came_about_is_not_established_where_there_are_
         for value in m["series"][1]["values"][left:]:
             value["uncertainty"] = None
 
+    def words(change: Change) -> bool:
+        made = Measurement.model_validate(measurement(change), strict=False)
+        return any("words of a claim" in line for line in _not_established(made))
+
+    assert words(lambda m: None)
+    assert not words(lambda m: m.update(claims=[]))
     assert said()
     assert said(partial(certain, left=1))
     assert not said(certain)
