@@ -461,12 +461,16 @@ def test_a_field_may_change_beyond_its_bound_by_what_sums_of_vectors_round(beyon
     assert [v.rule for v in found] == ([] if fine else ["ATL-R022"])
 
 
-def gram_of(v: Any) -> set[str]:
-    """Check a token whose three updates have the inner products ``[3, 3]`` and did not change; return what its matrix is told."""
+def gram_of(v: Any, changes: float = 0.0) -> set[str]:
+    """Check a token whose three updates have the inner products ``[3, 3]``; return what its matrix is told.
+
+    Changes are orthogonal to them and to each other, and have the given square.
+    """
     full = np.zeros((6, 6))
-    full[:3, :3] = v
-    norms = np.maximum(np.diagonal(full)[:3], 0.0).tolist()
-    token = {**update(0, [0, 1, 2], V0, V0, uu0=norms, uu1=norms), "gram": full[np.triu_indices(6)].tolist()}
+    full[:3, :3], full[3:, 3:] = v, changes * np.eye(3)
+    norms = np.maximum(np.diagonal(full)[:3], 0.0)
+    token = update(0, [0, 1, 2], V0, V0, uu0=norms.tolist(), uu1=(norms + changes).tolist())
+    token["gram"] = full[np.triu_indices(6)].tolist()
     made = rows("update", token)
     (group,) = update_groups(made)
     still = States(np.zeros((1, 2)), np.zeros(1), np.zeros(1), np.zeros((1, 4)))
@@ -493,7 +497,8 @@ def test_an_inner_product_exceeds_the_norms_by_rounding_at_most(beyond: float, w
 def test_three_updates_do_not_point_away_from_each_other_more_than_in_a_star(beyond: float, what: set[str]) -> None:
     """Three unit vectors with cosines c add up to a squared length of 3 (1 + 2 c); 1 + 2 c is the lowest eigenvalue."""
     c = -0.5 * (1.0 + beyond * EPS)
-    assert gram_of([[1.0, c, c], [c, 1.0, c], [c, c, 1.0]]) == what
+    for changes in (0.0, 4.0):
+        assert gram_of([[1.0, c, c], [c, 1.0, c], [c, c, 1.0]], changes) == what
 
 
 def test_no_square_is_below_zero_by_however_little() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from documents.records import Json, measurement
 from measures.by_hand import V0, V1, at, pair, rows, update
+from signing.material import key, written
 from simulator import IDENTICAL, PRESERVED, StudySimulator
 from verify.forging import as_json, honest, reissued, study, submission, verified
 from verify.record_defects import CASES as RECORD_CASES
@@ -22,7 +24,11 @@ from atlas_schema.claims.record import Fault
 from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.errors import EvidenceError, RowsError, UsageError
 from atlas_schema.limits import LIMITS
+from atlas_schema.signing.envelope import PAYLOAD_TYPE, Envelope, Signature, pae
+from atlas_schema.signing.sigstore_bundle import SigstoreTrust
 from atlas_schema.study.contracts import built_in_contracts
+from atlas_schema.verify import authenticity
+from atlas_schema.verify.authenticity import Signed, check_keys, check_sigstore
 from atlas_schema.verify.consistency import WIDEST, _check_tolerances
 from atlas_schema.verify.documents import parse
 from atlas_schema.verify.loading import load, load_signatures
@@ -220,6 +226,57 @@ def test_the_first_list_of_vectors_that_is_too_short_is_named(name: str) -> None
     assert str(error.value.where).endswith("position=1")
 
 
+# --- signatures -------------------------------------------------------------------------------------------------
+
+NOTHING: dict[str, str | None] = {}
+TRUST = SigstoreTrust(Path("trusted_root.json"), "technician@example.org", "https://accounts.example.org")
+
+
+def of_channel(check: Callable[[ChannelResult], Any]) -> ChannelResult:
+    result = ChannelResult(Channel.AUTHENTICITY)
+    assert check(result) is None
+    return result
+
+
+def enveloped(kind: str) -> Signed:
+    """Return an envelope of no payload that key 1 signed as of some type."""
+    made = Envelope(kind, b"{}", (Signature(key(1).sign(pae(kind, b"{}")), key(1).public.fingerprint),))
+    return Signed("receipt.dsse.json", written(made))
+
+
+def test_an_absent_signature_and_an_absent_bundle_are_one_gap_each() -> None:
+    for result in (
+        of_channel(lambda r: check_keys(None, (key(1).public,), 1, NOTHING, r)),
+        of_channel(lambda r: check_sigstore(None, TRUST, NOTHING, r)),
+    ):
+        assert (result.checked, result.total, result.status) == (0, 1, Status.UNPROVEN)
+
+
+@pytest.mark.parametrize("kind", ["a", "zzz", PAYLOAD_TYPE + "x"])
+def test_signed_bytes_of_another_type_are_refused_whichever_sorts_first(kind: str) -> None:
+    result = of_channel(lambda r: check_keys(enveloped(kind), (key(1).public,), 1, NOTHING, r))
+    assert [(p.rule, p.stated, p.recomputed) for p in result.problems] == [("ATL-K004", f"'{kind}'", PAYLOAD_TYPE)]
+
+
+@pytest.mark.parametrize("kind", ["a", "z" * 200])
+def test_a_bundle_of_another_type_is_refused_before_its_payload_is_read(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authenticity, "verify_bundle", lambda *_: (kind, b"no JSON"))
+    result = of_channel(lambda r: check_sigstore(Signed("b.json", b"{}"), TRUST, NOTHING, r))
+    assert [(p.rule, p.stated) for p in result.problems] == [("ATL-K004", f"'{kind}'"[:120])]
+    assert (result.checked, result.total) == (2, 2)
+
+
+def test_a_signature_file_that_cannot_be_read_is_told_with_what_to_do() -> None:
+    """The reader's own advice where it has one, else to obtain the file again."""
+    for raw, todo in ((b'{"a": 1, "a": 2}', "no reader can know"), (b"{]", "obtain the signature file")):
+        result = of_channel(lambda r, raw=raw: check_keys(Signed("x", raw), (key(1).public,), 1, NOTHING, r))  # type: ignore[misc]
+        (found,) = result.problems
+        assert found.rule == "ATL-K002"
+        assert found.todo.startswith(todo)
+
+
 # --- files --------------------------------------------------------------------------------------------------------
 
 
@@ -292,7 +349,6 @@ def test_a_receipt_without_evidence_has_no_files_to_list(tmp_path: Path) -> None
 
 
 def test_a_missing_signature_is_asked_for_and_a_strangers_is_not_believed() -> None:
-    from signing.material import key
     from verify.test_authenticity import by, signed
 
     from atlas_schema.verify.verifier import Options, verify
