@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from measures.by_hand import DIMS, V0, V1, at, layer, pair, rows, rule, update
 
+from atlas_schema.documents.preregistration import Preregistration
 from atlas_schema.errors import RowsError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.evidence.tables import Dims
@@ -26,7 +27,7 @@ from atlas_schema.verify.physics.observer import Physics
 from atlas_schema.verify.physics.outputs import check_divergence, check_output, check_task, check_transport
 from atlas_schema.verify.physics.overlap import MAPPED, check_ranks, chosen_pairs
 from atlas_schema.verify.physics.overlap import _check_returns as check_returns
-from atlas_schema.verify.physics.samestate import BaseSide, _check_gram
+from atlas_schema.verify.physics.samestate import BaseSide, Choice, _check_gram, leading
 from atlas_schema.verify.physics.vectors import check_vectors
 from atlas_schema.verify.physics.violations import SHOWN_PER_RULE, Record, Violation, by_slot, first_false, first_wrong
 from atlas_schema.verify.reproduction import differences
@@ -113,6 +114,13 @@ def test_layers_that_may_be(changes: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("error")
 def test_layers_that_may_not_be(changes: dict[str, Any], what: str) -> None:
     assert checked(**changes) == {what}
+
+
+def test_the_tensors_that_lack_a_digest_or_have_one_too_many_are_named() -> None:
+    for digests, stated in (({"upstream": None}, "upstream"), ({"experts.4": "s"}, "experts.4"),
+                            ({"local": None, "shared": "s"}, "local, shared")):  # fmt: skip
+        (found,) = check_layer(rows("layer", sound(digests=digests)), DIMS, TOLERANCES)
+        assert (found.rule, found.stated) == ("ATL-R003", stated)
 
 
 def test_more_active_experts_than_there_are_is_said_whatever_the_columns() -> None:
@@ -361,11 +369,18 @@ def test_a_set_is_of_distinct_experts_with_its_competitors(
     assert routed(experts, **columns) == what
 
 
+def test_where_every_expert_is_active_nothing_competes() -> None:
+    every = Dims(d=2, E=3, k=3, P=2)
+    token = {"experts": [2, 0, 1], "competitor_out": 1, "competitor_in": None, "margin": None, "flags": 0}
+    assert check_routing(rows("routing", at("w", 0, **token), dims=every), rule(), every) == []
+
+
 @pytest.mark.parametrize(("experts", "what"), [
     ([0, 1, 2], set()), ([1, 2, 3], set()), ([0, 3, 1], set()), ([0, 2, 4], {SPREAD}), ([4, 0, 3], {SPREAD}),
 ])  # fmt: skip
 def test_a_set_lies_in_as_many_groups_as_are_kept(experts: list[int], what: set[str]) -> None:
-    assert routed(experts, rule(mode="max", n_groups=3, kept_groups=2)) == what
+    for mode in ("max", "top2_sum"):
+        assert routed(experts, rule(mode=mode, n_groups=3, kept_groups=2)) == what
     assert routed(experts, rule(mode="max", n_groups=3, kept_groups=2), group_margin=-0.5) == what | {
         "a group margin is negative"
     }
@@ -397,6 +412,7 @@ def test_where_nothing_competes_there_is_no_margin() -> None:
     assert DIFFERENCE not in said(at_state([[4.0, 3.0, 2.0, 1.0]], [0, 1], (1, None), margin=None))
     assert DIFFERENCE in said(at_state([[4.0, 3.0, 2.0, 1.0]], [0, 1], (1, 2)))
     assert DIFFERENCE not in said(at_state([[4.0, 3.0, 2.0, 1.0]], [0, 1], (1, 2), margin=1.0))
+    assert DIFFERENCE not in said(at_state([[4.0, 2.0, 3.0, 1.0]], [0, 1], (1, 2), margin=0.0))  # clipped at 0
 
 
 STRONGER, OF_GROUPS = "a dropped group is stronger than a kept one", "the group margin is not that of the scores"
@@ -532,15 +548,15 @@ def test_the_first_of_the_updates_that_differ_between_runs_is_named_and_rows_are
 
 
 def test_bits_of_a_column_are_added_up_however_it_is_stored_and_cut() -> None:
-    """1.0 is 0x3f800000 in four bytes and 0x3ff0000000000000 in eight."""
-    for dtype, one in ((np.float32, 0x3F800000), (np.float64, 0x3FF0000000000000)):
+    """-1.0 is 0xbf800000 in four bytes and 0xbff0000000000000 in eight; sums of bits are kept in eight bytes."""
+    for dtype, one in ((np.float32, 0xBF800000), (np.float64, 0xBFF0000000000000)):
         made = physics_of({}, {})
         made._marks = {}
-        for block in ([1.0, 0.0, 1.0], [1.0]):
+        for block in ([-1.0, 0.0, -1.0], [-1.0]):
             made._mark("losses", "arm:x", None, np.array(block, dtype=dtype))
-        made._mark("losses", "base", None, np.array([1.0], dtype=dtype))
-        made._mark("losses", "null:x", None, np.array([1.0], dtype=dtype))
-        made._mark("states", "base", 3, np.array([1.0], dtype=dtype))
+        made._mark("losses", "base", None, np.array([-1.0], dtype=dtype))
+        made._mark("losses", "null:x", None, np.array([-1.0], dtype=dtype))
+        made._mark("states", "base", 3, np.array([-1.0], dtype=dtype))
         assert made._marks == {("losses", None): {"arm:x": 3 * one % 2**64, "base": one}}
 
 
@@ -550,6 +566,111 @@ def physics_of(base: dict[str, str], arm: dict[str, str]) -> Physics:
     made.dims, made._moved = DIMS, set()
     made.facts = {(run, 3): cast(LayerFacts, SimpleNamespace(digests=d)) for run, d in (("base", base), ("arm:x", arm))}
     return made
+
+
+TENSORS = {"upstream": "u", "local": "l", "norm.gain": "g", **{f"experts.{e}": f"e{e}" for e in range(4)}}
+OTHERS = {f"experts.{e}": f"other {e}" for e in range(4)}
+LESSER = {f"experts.{e}": f"a {e}" for e in range(4)}
+
+
+@pytest.mark.parametrize(("what", "changes", "differ"), [
+    ("updates", {}, False), ("updates", OTHERS, True), ("updates", LESSER, True), ("updates", {**OTHERS, "experts.2": "e2"}, False),
+    ("updates", {"experts.2": "x"}, False), ("updates", {**OTHERS, "norm.gain": "h"}, False), ("updates", {"norm.gain": "h"}, False),
+    ("updates", {"upstream": "x"}, False), ("states", {"upstream": "x"}, True), ("states", {"upstream": "a"}, True),
+    ("states", OTHERS, False), ("losses", {"upstream": "x"}, True), ("losses", {"local": "x"}, False),
+])  # fmt: skip
+def test_what_is_behind_a_column_differs(what: str, changes: dict[str, str], differ: bool) -> None:
+    """Behind updates stand all experts, under one gain; behind states and losses all that comes before."""
+    assert physics_of(TENSORS, {**TENSORS, **changes})._differ(what, "base", "arm:x", 3) is differ
+
+
+STATE, CONTENT, ANGLE = (
+    "no state moved although the tensors before the layer did",
+    "no expert update changed although every expert's weights did",
+    "no state is turned although attention or norm changed",
+)
+
+
+@pytest.mark.parametrize(("changes", "what"), [
+    ({}, set()), ({"upstream": "x"}, {STATE}), ({"upstream": "a"}, {STATE}), ({"local": "x"}, {ANGLE}), ({"local": "a"}, {ANGLE}),
+    (OTHERS, {CONTENT}), (LESSER, {CONTENT}), ({**OTHERS, "experts.0": "e0"}, set()), ({**OTHERS, "norm.gain": "h"}, set()),
+    ({**OTHERS, "norm.gain": "a"}, set()), ({**OTHERS, "upstream": "x", "local": "x"}, {STATE, CONTENT, ANGLE}),
+])  # fmt: skip
+def test_something_moves_where_the_tensors_behind_it_did(changes: dict[str, str], what: set[str]) -> None:
+    made = physics_of(TENSORS, {**TENSORS, **changes})
+    assert said(made._unmoved("arm:x", 3)) == what
+    made._moved = {(name, ("arm:x", 3)) for name in ("state", "content", "angle")}
+    assert made._unmoved("arm:x", 3) == []
+    made._moved, made.facts["null:x", 3] = set(), made.facts["arm:x", 3]
+    assert said(made._unmoved("null:x", 3)) == what - {ANGLE}  # null arms have no angle
+
+
+@pytest.mark.parametrize(("of_layer", "upstream", "where"), [
+    (None, ("u", "x"), "table output, arm:y"), (None, ("x", "u"), None), (None, ("u", "u"), None), (None, ("x", "x"), "table output, arm:y"),
+    (1, ("x", "u"), "layer 1, arm:y"), (1, ("u", "x"), None), (3, ("u", "x"), "layer 3, arm:y"), (3, ("x", "u"), None),
+])  # fmt: skip
+def test_runs_that_share_rows_have_the_tensors_that_these_come_from(
+    of_layer: int | None, upstream: tuple[str, str], where: str | None
+) -> None:
+    """Two arms whose tensors before layers 1 and 3 differ or not; losses come from all, of which the last layer knows most."""
+    made = physics_of({}, {})
+    made.plan, made.runs, made.record = (
+        cast(Preregistration, SimpleNamespace(protected_layers=(1, 3))),
+        ("base", "arm:x", "arm:y"),
+        Record(),
+    )
+    of = {"arm:x": ("u", "u"), "arm:y": upstream}
+    made.facts = {
+        (run, layer): cast(LayerFacts, SimpleNamespace(digests={"upstream": digest}))
+        for run, digests in of.items()
+        for layer, digest in zip((1, 3), digests, strict=True)
+    }
+    made._marks = {("losses" if of_layer is None else "states", of_layer): {"arm:x": 7, "arm:y": 7}}
+    made._shared_rows()
+    result = ChannelResult(Channel.REPRODUCTION)
+    made.record.report(result)
+    assert [(p.where, p.stated, p.recomputed) for p in result.problems] == (
+        [(where, "arm:x", "arm:y")] if where else []
+    )
+    made.record, made._marks = Record(), {key: {"arm:x": 7, "arm:y": 8} for key in made._marks}
+    made._shared_rows()
+    assert made.record.clean
+
+
+@pytest.mark.parametrize(
+    ("beyond", "what"), [(0.0, []), (0.99, []), (1.01, ["inner", "output"]), (-0.99, []), (-1.01, ["inner", "output"])]
+)
+def test_the_bases_field_is_the_same_in_every_run_within_the_sizes_that_enter(beyond: float, what: list[str]) -> None:
+    """Updates of lengths 5, 2 and 1 with weights 1/2, 1/4 and none; the block's output is 3: its scale is 3 + 5/2 + 2/4."""
+    unit = TOLERANCES.accumulation * DIMS.d * TOLERANCES.float32_unit
+    token = update(0, [0, 1, 2], V0, V0, y0_norm=3.0 + beyond * unit * 6.0)
+    token["gram"][1] += beyond * unit * 5.0 * 2.0  # of the first two
+    made = rows("update", token)
+    still = States(np.zeros((1, 2)), np.zeros(1), np.zeros(1), np.zeros((1, 4)))
+    side = BaseSide(still, LayerFacts.of(rows("layer", sound()), DIMS), TOLERANCES, DIMS)
+    scores = np.array([[3.0, 2.0, 1.0, 0.0]], dtype=np.float32)
+    top, member = np.array([[0, 1, 2]]), np.array([[True, True, False, False]])
+    side.choice = Choice(scores, top, member, np.array([[0.5, 0.25, 0.0, 0.0]]))
+    side.uu0, side.y0 = np.array([[25.0, 4.0, 1.0, np.nan]]), np.array([3.0])
+    side.inner = (V0 @ V0.T)[None]
+    assert [
+        v.what.split()[0 if "inner" in v.what else 1] for v in side._check_same_field(made, update_groups(made))
+    ] == what
+
+
+def test_a_base_whose_updates_are_nothing_agrees_with_itself() -> None:
+    none = np.zeros((3, 2))
+    made = rows("update", update(0, [0, 1, 2], none, none))
+    still = States(np.zeros((1, 2)), np.zeros(1), np.zeros(1), np.zeros((1, 4)))
+    side = BaseSide(still, LayerFacts.of(rows("layer", sound()), DIMS), TOLERANCES, DIMS)
+    side.uu0, side.uz0 = np.array([[0.0, 0.0, 0.0, np.nan]]), np.array([[0.0, 0.0, 0.0, np.nan]])
+    assert side._check_same_base(made) == []
+
+
+def test_the_order_of_all_experts_is_wanted_where_all_are_active() -> None:
+    scores = np.array([[1.0, 3.0, 2.0, 3.0]])
+    for k, first in ((1, [1, 3]), (2, [1, 3, 2]), (3, [1, 3, 2, 0]), (4, [1, 3, 2, 0])):
+        assert leading(rule(), scores, k).tolist() == [first]
 
 
 def drift_in(physics: Physics, token: dict[str, Any]) -> set[str]:
