@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,23 +25,26 @@ from verify.record_defects import told, with_rows
 
 from atlas_schema.claims.record import Fault
 from atlas_schema.documents.preregistration import Preregistration
+from atlas_schema.documents.receipt import ArmFindings
 from atlas_schema.errors import EvidenceError, RowsError, UsageError
 from atlas_schema.limits import LIMITS
 from atlas_schema.signing.envelope import PAYLOAD_TYPE, Envelope, Signature, pae
 from atlas_schema.signing.sigstore_bundle import SigstoreTrust
+from atlas_schema.signing.statement import File
 from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.verify import authenticity
 from atlas_schema.verify.authenticity import Signed, check_keys, check_sigstore
 from atlas_schema.verify.consistency import WIDEST, _check_tolerances
 from atlas_schema.verify.documents import parse
-from atlas_schema.verify.loading import load, load_signatures
+from atlas_schema.verify.loading import _bytes, _contract, load, load_signatures
 from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Report, Status, exit_code
 from atlas_schema.verify.physics.overlap import _check_returns
 from atlas_schema.verify.physics.vectors import check_vectors
 from atlas_schema.verify.protocol import typed_tiers
 from atlas_schema.verify.records import _record
 from atlas_schema.verify.rows import _window_faults
-from atlas_schema.verify.sandbox import _answer, open_database
+from atlas_schema.verify.sandbox import _answer, _copy, _require_no_log, _run, open_database
+from atlas_schema.verify.verifier import _found, _reasons
 
 
 @pytest.mark.parametrize("gain", ["w", "none"])
@@ -291,6 +297,57 @@ def test_a_document_above_its_bound_is_read_so_that_the_verifier_can_say_so(tmp_
         load(path)
 
 
+def test_a_document_of_four_times_its_bound_is_still_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "receipt.json"
+    with path.open("wb") as stream:
+        stream.truncate(4 * LIMITS.document_bytes)
+    assert len(load(path).raw) == 4 * LIMITS.document_bytes
+
+
+def test_what_is_no_document_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, found in (
+        ("absent", "No such file or directory"),
+        ("folder", "a folder"),
+        ("pipe", "a pipe or a device"),
+    ):
+        with pytest.raises(UsageError) as error:
+            load(tmp_path / name)
+        assert error.value.found == found
+
+
+def test_the_contract_that_is_asked_for_is_quoted_in_part() -> None:
+    with pytest.raises(UsageError) as error:
+        _contract("x" * 300)
+    assert error.value.found == "x" * 200
+
+
+def test_a_link_is_followed_where_the_reviewer_named_it_and_nowhere_else(tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    (there / "receipt.json").write_bytes(b"{}")
+    (there / "receipt.dsse.json").write_bytes(b"signed")
+    named = tmp_path / "named.json"
+    named.symlink_to(there / "receipt.json")
+    assert load(named).raw == b"{}"
+    assert load(named, preregistration=named).preregistration == b"{}"
+    signed = tmp_path / "signed.json"
+    signed.symlink_to(there / "receipt.dsse.json")
+    plain = submission(study(), honest())
+    found = load_signatures(plain, None, signed, signed)
+    assert (found.signature, found.bundle) == (Signed("signed.json", b"signed"),) * 2
+    (here / "receipt.json").write_bytes(b"{}")
+    for beside in ("receipt.dsse.json", "preregistration.json", "run_log.json", "evidence"):
+        (here / beside).symlink_to(there / "receipt.json")
+        with pytest.raises(UsageError, match="is a link"):
+            load_signatures(load(here / "receipt.json"), here / "receipt.json", None, None)
+        (here / beside).unlink()
+    with pytest.raises(UsageError, match="cannot be read"):  # one that slips in after the folder was looked at
+        _bytes(signed, follow=False)
+
+
 def test_a_signature_beside_the_receipt_is_taken_unless_another_is_named(tmp_path: Path) -> None:
     plain, receipt = submission(study(), honest()), tmp_path / "receipt.json"
     assert load_signatures(plain, receipt, None, None).signature is None
@@ -330,6 +387,81 @@ def test_a_worker_that_cannot_start_is_the_callers_trouble(tmp_path: Path, monke
     assert error.value.found == "exit status 1"
 
 
+@pytest.mark.parametrize("size", [0, 1, 5, 2**20 - 1, 2**20, 2**20 + 1, 2**21 + 1])
+def test_a_file_is_copied_to_its_last_byte(size: int, tmp_path: Path) -> None:
+    content = bytes(at % 251 for at in range(size))
+    (tmp_path / "source").write_bytes(content)
+    with (tmp_path / "source").open("rb") as source, (tmp_path / "target").open("wb") as target:
+        _copy(source, target)
+    assert (tmp_path / "target").read_bytes() == content
+
+
+def test_a_log_of_changes_beside_a_database_is_refused_if_it_holds_anything_or_points_anywhere(tmp_path: Path) -> None:
+    path, log = tmp_path / "x.duckdb", tmp_path / "x.duckdb.wal"
+    _require_no_log(path)
+    log.write_bytes(b"")
+    _require_no_log(path)
+    log.write_bytes(b"1")
+    with pytest.raises(EvidenceError) as error:
+        _require_no_log(path)
+    assert error.value.rule == "ATL-A026"
+    for target in ("empty", "absent"):
+        log.unlink()
+        (tmp_path / "empty").write_bytes(b"")
+        log.symlink_to(tmp_path / target)
+        with pytest.raises(EvidenceError):
+            _require_no_log(path)
+
+
+def test_an_absent_database_is_told_in_the_systems_words(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        open_database(tmp_path / "absent.duckdb")
+    assert error.value.found == "No such file or directory"
+
+
+@pytest.mark.parametrize(("answer", "fine"), [
+    ('{"what": "x"}', True), ("{}", True), ('["x"]', False), ('{"what": 1}', False), ('{"a": "x", "b": null}', False), ("{", False),
+    ('{"what": "' + "x" * (65_536 - 12) + '"}', True), ('{"what": "' + "x" * (65_537 - 12) + '"}', False),
+])  # fmt: skip
+def test_an_answer_is_of_texts_and_short(answer: str, fine: bool, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(answer)
+    found = _answer(tmp_path / "result.json")
+    assert (found == json.loads(answer)) if fine else (found is None)
+
+
+@pytest.mark.parametrize(("number", "how"), [(1, "signal 1"), (9, "signal 9")])
+def test_a_worker_that_is_ended_has_the_file_to_blame(
+    number: int, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had begun to read: the system ended it for what it did with the file."""
+    (tmp_path / "opening").write_bytes(b"")
+    ended = SimpleNamespace(returncode=-number)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    with pytest.raises(EvidenceError) as error:
+        _run(tmp_path, tmp_path / "x.duckdb", LIMITS)
+    assert (error.value.rule, error.value.found) == ("ATL-A025", how)
+    ended.returncode = 1
+    with pytest.raises(RuntimeError):
+        _run(tmp_path, tmp_path / "x.duckdb", LIMITS)
+
+
+@pytest.mark.parametrize(("where", "shown"), [("", "x.duckdb"), ("table state", "x.duckdb, table state")])
+def test_what_a_worker_refuses_is_told_of_the_file_that_was_named(
+    where: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "submitted.duckdb"
+    refusal = {"what": f"no {copy}", "where": where, "rule": "ATL-A023"}
+    (tmp_path / "result.json").write_text(json.dumps(refusal))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
+    with pytest.raises(EvidenceError) as error:
+        _run(tmp_path, Path("x.duckdb"), LIMITS)
+    assert (error.value.what, error.value.where, error.value.rule) == ("no x.duckdb", shown, "ATL-A023")
+    (tmp_path / "result.json").write_text(json.dumps({**refusal, "rule": "ATL-R001"}))
+    with pytest.raises(EvidenceError) as error:
+        _run(tmp_path, Path("x.duckdb"), LIMITS)
+    assert (error.value.rule, error.value.found) == ("ATL-A025", "an answer that is none")
+
+
 def test_an_answer_behind_a_link_is_none(tmp_path: Path) -> None:
     (tmp_path / "real.json").write_text('{"what": "x"}')
     assert _answer(tmp_path / "real.json") == {"what": "x"}
@@ -346,6 +478,48 @@ def test_a_receipt_without_evidence_has_no_files_to_list(tmp_path: Path) -> None
     (tmp_path / "receipt.json").write_bytes(b"{}")
     alone = load(tmp_path / "receipt.json")
     assert (alone.open_evidence, alone.open_rows, alone.manifest, alone.files) == (None,) * 4
+
+
+def test_files_are_hashed_only_where_their_names_and_sizes_are_the_signed_ones() -> None:
+    """Others can be of any size, and nobody vouches for them."""
+    a, b, longer = File("a", 1, "x"), File("b", 2, "y"), File("b", 3, "?")
+
+    def found(*here: File, listed: bool = True) -> tuple[tuple[File, ...] | None, bool]:
+        hashed: list[bool] = []
+        given = replace(
+            submission(study(), honest()),
+            files=(lambda: here) if listed else None,
+            manifest=lambda: (hashed.append(True), (a, b))[1],  # type: ignore[func-returns-value]
+        )
+        return _found(given, (a, b)), bool(hashed)
+
+    assert found(replace(b, sha256="?"), replace(a, sha256="?")) == ((a, b), True)
+    for here in ((a,), (a, longer), (a, b, File("c", 1, "?")), (), (a, replace(b, size=1)), (File("A", 1, "x"), b)):
+        assert found(*here) == (here, False)
+    assert found(listed=False) == ((a, b), True)
+    assert _found(submission(study(), honest()), (a, b)) is None
+
+
+def test_what_speaks_against_preserved_is_listed_and_nothing_else() -> None:
+    """What is above or undetermined, and a task that was not reached; with their sentences."""
+    cell = SimpleNamespace(layer=3, definition="d", form="f", reason="because")
+    states = ("below", "above", "identical", "undetermined", "not_applicable")
+    cells = [SimpleNamespace(**{**vars(cell), "layer": at, "state": s}) for at, s in enumerate(states)]
+    domains = [SimpleNamespace(domain=f"d{at}", state=s, reason="so") for at, s in enumerate(states)]
+    expected = (
+        "layer 1 d f: above, because", "layer 3 d f: undetermined, because", "domain d1: above, so", "domain d3: undetermined, so",
+    )  # fmt: skip
+    for state, task in (("reached", ()), ("missed", ("task score 0.250: missed, too few",))):
+        success = SimpleNamespace(state=state, value=0.25, reason="too few")
+        arm = cast(ArmFindings, SimpleNamespace(cells=cells, damage=domains, success=success))
+        assert _reasons(arm) == (*expected, *task)
+
+
+def test_a_receipt_without_its_documents_lacks_them_and_is_no_fault_of_the_verifier() -> None:
+    report = verified(study(), honest(), contract=None, preregistration=None, run_log=None)
+    found = report.channels[Channel.CONTRACT]
+    assert sorted(p.rule for p in found.problems) == ["ATL-C001", "ATL-C002", "ATL-C005"]
+    assert (found.checked, found.total, exit_code(report)) == (0, 3, Code.UNPROVEN)
 
 
 def test_a_missing_signature_is_asked_for_and_a_strangers_is_not_believed() -> None:
