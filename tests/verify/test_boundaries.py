@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from documents.records import measurement, prediction
@@ -26,11 +27,11 @@ from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.verify import consistency
 from atlas_schema.verify.documents import parse
-from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Problem, Report, Status, exit_code
+from atlas_schema.verify.outcome import PROFILES, Channel, ChannelResult, Code, Problem, Report, Status, exit_code
 from atlas_schema.verify.protocol import check_protocol
 from atlas_schema.verify.reading import _require_bounds, _where, read_json
-from atlas_schema.verify.records import _not_established, check_prediction
-from atlas_schema.verify.reproduction import _identity_faults, check_runs, differences
+from atlas_schema.verify.records import _not_established, check_prediction, verify_measurement
+from atlas_schema.verify.reproduction import _identity_faults, check_findings, check_runs, differences, leaves
 from atlas_schema.verify.rows import _check_table, _window_faults, check_tables
 from atlas_schema.verify.verifier import Options
 
@@ -223,6 +224,10 @@ def test_a_plan_that_cites_a_contract_by_another_name_cites_another() -> None:
     cites = made.contract.model_copy(update={"id": "somebodys.v1"})
     other = made.model_copy(update={"contract": cites})
     assert fired(lambda r: consistency.check_preregistration(other, contract(), r)) == ["C003 contract"]
+    for name in ("a.v1", "zzz.v1"):
+        by_name = honest().model_copy(update={"contract": cites.model_copy(update={"id": name})})
+        check = partial(consistency.check_receipt, by_name, study().preregistration, study().contract, study().run_log)
+        assert fired(check) == ["C001 contract"]
     for receipt, rules in ((honest(), ["C003 contract"]), (honest().model_copy(update={"contract": cites}), [])):
         assert fired(partial(consistency.check_citations, receipt, other)) == rules
 
@@ -279,6 +284,9 @@ def test_a_step_has_what_is_asked_of_inputs_and_of_outputs_together() -> None:
         (given, there, True), ("", there, True), (given, "", True), (given, other, False), (other, there, False), (there, given, False),
     ):  # fmt: skip
         assert consistency._has(extract, inputs=inputs, outputs=outputs) is holds
+    for absent in (LOW, HIGH):
+        assert not consistency._has(extract, inputs=absent)
+        assert not consistency._has(extract, outputs=absent)
 
 
 def test_a_run_extracted_again_is_named_only_where_what_was_extracted_differs() -> None:
@@ -457,6 +465,30 @@ def test_members_are_counted_in_each_container_by_itself(text: str, fine: bool) 
 def test_a_place_is_told_by_line_and_column_from_one() -> None:
     text = '{"a":\t1,\n\t"b":\t2}'
     assert [_where(text, text.index(c)) for c in "{1b2}"] == ["1:1", "1:7", "2:3", "2:7", "2:8"]
+    assert [_where("\n[]", at) for at in (0, 1, 2)] == ["1:1", "2:1", "2:2"]
+
+
+@pytest.mark.parametrize(("text", "values"), [
+    ("[[1,2],[3,4]]", 6), ("[1,1,1,1]", 4), ("[[[[]]]]", 4), ('{"a":{"b":1},"c":[2,3]}', 5),
+])  # fmt: skip
+def test_a_document_holds_as_many_values_as_the_limit(text: str, values: int) -> None:
+    """Counted are brackets that open and commas: each stands for a value, and no document has more of them than values."""
+    _require_bounds(text, replace(LIMITS, values=values))
+    with pytest.raises(DocumentError, match="too many values"):
+        _require_bounds(text, replace(LIMITS, values=values - 1))
+
+
+def test_values_are_counted_without_the_whole_that_holds_them() -> None:
+    assert read_json(b"[[1, 2], [3, 4]]", replace(LIMITS, values=6)) == [[1, 2], [3, 4]]
+    assert read_json(b'{"a": 1, "b": 2}', replace(LIMITS, values=4)) == {"a": 1, "b": 2}
+    with pytest.raises(DocumentError, match="too many values"):
+        read_json(b'{"a": 1, "b": 2}', replace(LIMITS, values=3))
+
+
+def test_half_of_a_pair_is_quoted_in_part() -> None:
+    with pytest.raises(DocumentError) as error:
+        read_json(b'["' + b"k" * 200 + b'\\ud800"]')
+    assert error.value.found == "'" + "k" * 79
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
@@ -546,6 +578,32 @@ def test_what_was_found_apart_is_added_to_a_channel() -> None:
     assert [p.rule for p in result.problems] == ["ATL-R001"]
 
 
+def test_profiles_ask_for_what_they_say() -> None:
+    first = ["admission", "schema"]
+    offline, review = [*first, "contract", "binding"], [*first, "contract", "binding", "reproduction", "decision"]
+    asked = {name: {c.value for c in channels} for name, channels in PROFILES.items()}
+    assert asked == {
+        "schema": set(first), "offline": set(offline), "review": set(review), "release": {*review, "authenticity"},
+        "replay": {*review, "authenticity", "replay"},
+    }  # fmt: skip
+    assert all(channels[: len(first)] == (Channel.ADMISSION, Channel.SCHEMA) for channels in PROFILES.values())
+    assert all(
+        channels[-1] is Channel.DECISION for n, channels in PROFILES.items() if n in ("review", "release", "replay")
+    )
+
+
+def test_a_record_is_asked_for_each_series_value_and_claim() -> None:
+    """Two series of three and two values, and two claims."""
+    report = Report("x", required=PROFILES["offline"])
+    verify_measurement(Measurement.model_validate(measurement(), strict=False), None, report, lambda _: None)
+    assert (report.channels[Channel.CONTRACT].checked, report.channels[Channel.CONTRACT].total) == (9, 9)
+
+
+def test_absent_rows_of_a_record_are_one_gap() -> None:
+    result = told(bound()).channels[Channel.BINDING]
+    assert (result.checked, result.total, result.status) == (0, 1, Status.UNPROVEN)
+
+
 def test_each_outcome_has_its_number() -> None:
     assert {code.name: int(code) for code in Code} == {
         "VERIFIED": 0, "NOT_PRESERVED": 1, "USAGE": 2, "INADMISSIBLE": 3, "TAMPERED": 4, "DIVERGED": 5, "UNPROVEN": 6, "INTERNAL": 70,
@@ -569,6 +627,44 @@ def test_a_run_table_that_no_receipt_can_repeat_is_a_finding_and_no_fault_of_the
     check_runs(honest(), nameless.source(), s.preregistration, s.contract, result)
     assert [(p.rule, p.what) for p in result.problems] == [("ATL-R014", "Table run holds what no receipt can repeat.")]
     assert result.problems[0].stated.startswith("/model ")
+    twice = nameless.with_value("run", s.find("run", run_id="arm:close"), "tokenizer_digest", "none")
+    result = ChannelResult(Channel.REPRODUCTION)
+    check_runs(honest(), twice.source(), s.preregistration, s.contract, result)
+    (found,) = [p for p in result.problems if p.rule == "ATL-R014"]
+    assert found.stated.startswith("/model ")  # the first of two
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 19, 20, 21, 40])
+def test_twenty_findings_that_differ_are_listed_and_more_are_counted(wrong: int) -> None:
+    def findings(values: Json) -> Any:
+        return SimpleNamespace(model_dump=lambda **_: {"deep": [values]})
+
+    stated, found = {f"n{i:02}": 1.0 for i in range(40)}, {f"n{i:02}": 2.0 if i < wrong else 1.0 for i in range(40)}
+    receipt = cast(Receipt, SimpleNamespace(findings=findings(stated)))
+    result = ChannelResult(Channel.REPRODUCTION)
+    check_findings(receipt, findings(found), study().contract, result)
+    assert (result.checked, result.total) == (40, 40)
+    listed = [p.path for p in result.problems if len(p.path) > 1]
+    assert listed == [("findings", "deep", 0, f"n{i:02}") for i in range(min(wrong, 20))]
+    assert [p.what for p in result.problems if len(p.path) == 1] == (
+        [f"{wrong} findings differ in all."] if wrong > 20 else []
+    )
+
+
+def test_a_number_may_be_off_by_just_half_a_unit_and_a_container_by_nothing() -> None:
+    """Of one digit, 1 stands for 0.5 to 1.5, both of which a double holds exactly."""
+    for found, same in ((0.5, True), (1.5, True), (1.5000001, False), (0.4999999, False)):
+        assert (list(differences(1.0, found, 0.0, 1)) == []) is same
+    for one, other in (
+        ({"a": 1}, 5),
+        (5, {"a": 1}),
+        ({"a": 1}, [1]),
+        ([1], {"a": 1}),
+        ({"a": 1}, {"a": 1, "b": 1}),
+        ([1], [1, 1]),
+    ):
+        assert [path for path, _, _ in differences(one, other, 0.0, 9)] == [()]
+    assert leaves({"a": [1, {"b": 2}], "c": None, "d": []}) == 3
 
 
 def test_a_table_of_which_nothing_is_planned_is_looked_at_once() -> None:
