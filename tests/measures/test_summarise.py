@@ -395,3 +395,11 @@ def test_a_counterexample_must_hold_at_the_level_of_all_arms_together(of: str, t
     assert found.arms[0].predicates.protected_atlas_rewrite.value == "FALSE"
     assert found.arms[0].success.state == "reached"
     assert found.knowledge_expansive.value == value
+
+
+def test_a_bound_that_is_just_what_the_task_needs_reaches_it_at_every_level() -> None:
+    """An arm that solves nothing has zero for its lower bound, exactly; a task that needs nothing is reached by it."""
+    made = StudySimulator.make(settings(arms=(replace(IDENTICAL, success=0.0),), target=0.25, tolerance=0.25))
+    found = found_in(made)
+    assert (found.arms[0].success.lower, found.arms[0].success.state) == (0.0, "reached")
+    assert found.knowledge_expansive.value == "FALSE"

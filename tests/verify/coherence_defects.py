@@ -18,6 +18,34 @@ def hidden_base_inflated() -> Report:
 
 
 @defect(
+    "R130", "One arm's rows turn the base's updates of every pair apart, so that its jumps are longer.", Code.DIVERGED
+)
+def jumps_lengthened() -> Report:
+    s = study()
+    with_vectors = {w["window_id"] for w in s.rows("window") if w["split"] == "evaluation"}
+
+    def apart(row: Json) -> Json | None:
+        n, upper = len(row["experts"]), np.triu_indices(2 * len(row["experts"]))
+        if row["window_id"] in with_vectors:
+            return None
+        gram = np.zeros((2 * n, 2 * n))
+        gram[upper] = row["gram"]
+        assert not gram[
+            :, n:
+        ].any()  # of an arm with the base's weights: nothing changed, and only the base's updates are there
+        size = np.sqrt(np.diagonal(gram)[:n])
+        out, into = (row["experts"].index(row[f"pair_{name}"]) for name in ("out", "in"))
+        along = np.triu(gram, 1)[:n, :n] + gram[:n, :n].T
+        # The competitor's update becomes that of the pair's member, backwards, at its own length.
+        along[into] = along[:, into] = -along[out] * size[into] / size[out]
+        along[into, into] = size[into] ** 2
+        gram[:n, :n] = along
+        return {"gram": [float(x) for x in gram[upper]]}
+
+    return forged(mapped(s, "update", only("arm:frozen", apart)))
+
+
+@defect(
     "R130",
     "One arm's rows turn every update by one rotation about the state, which keeps all inner products.",
     Code.DIVERGED,

@@ -69,6 +69,17 @@ def borrowed_tolerance() -> Report:
     return forged(altered("layer", "arm:close", "executed_dtype", lambda _: "bfloat16"))
 
 
+@defect("A003", "A run's fingerprint is no JSON, and its layer is none that could be looked at.", Code.INADMISSIBLE)
+def fingerprint_unreadable() -> Report:
+    s = altered("layer", "arm:close", "eps", lambda _: 0.0)
+    return forged(s.with_value("run", first("run", "arm:close"), "fingerprint", "{"))
+
+
+@defect("R001", "An arm claims to be nearer to the base than the base.", Code.DIVERGED)
+def negative_distance() -> Report:
+    return forged(altered("run", "arm:close", "param_distance", lambda d: -d))
+
+
 @defect("R003", "The stored router is not the one whose digest is stated.", Code.DIVERGED)
 def router_replaced() -> Report:
     return forged(altered("layer", "arm:close", "router_weight", lambda w: [w[0] + 1e-3, *w[1:]]))

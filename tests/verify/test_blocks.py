@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -57,6 +58,36 @@ def test_a_defect_is_found_in_whichever_block_it_stands(name: str) -> None:
 
 
 @pytest.mark.usefixtures("in_blocks")
+@pytest.mark.parametrize("last", [False, True])
+def test_rows_that_support_no_check_are_told_and_the_others_are_digested_all_the_same(last: bool) -> None:
+    """A list that is too short ends the pass in its block; the roots are of all rows, so that binding blames nothing."""
+    rows = study().rows("update")
+    mine = [at for at, row in enumerate(rows) if row["run_id"] == "arm:close"]
+    at = mine[-1 if last else 0]
+    report = verified(*reissued(study().with_value("update", at, "rho1", rows[at]["rho1"][:-1])))
+    assert {p.rule for r in report.channels.values() for p in r.problems} == {"ATL-A003"}
+    assert report.status(Channel.BINDING) is Status.PASSED
+    assert exit_code(report) is Code.INADMISSIBLE
+
+
+@pytest.mark.parametrize("reproduce", [True, False])
+def test_every_row_of_a_sound_study_is_decoded_once(reproduce: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    s, plain = study(), MemorySource.blocks
+    asked: list[tuple[str, Partition]] = []
+
+    def counted(self: MemorySource, wanted: Sequence[tuple[str, Partition]]) -> Iterator[tuple[Rows, ...]]:
+        asked.extend(wanted)
+        return plain(self, wanted)
+
+    monkeypatch.setattr(MemorySource, "blocks", counted)
+    found = examine.examine(s.source(), s.preregistration, s.contract, reproduce=reproduce)
+    monkeypatch.undo()
+    assert found.roots == table_roots(s.source())
+    for table in ("state", "routing", "update", "update_vector", "output"):
+        assert sorted(p for t, p in asked if t == table) == sorted(s.source().partitions(table))
+
+
+@pytest.mark.usefixtures("in_blocks")
 def test_blocks_change_nothing_of_an_honest_report(monkeypatch: pytest.MonkeyPatch) -> None:
     in_pieces = verified(study(), honest("close"))
     monkeypatch.undo()
@@ -93,6 +124,17 @@ def test_one_and_two_threads_hash_the_same_rows(count: int, monkeypatch: pytest.
     monkeypatch.setattr(streaming, "processors", lambda: count)
     assert exit_code(verified(study(), honest())) is Code.VERIFIED
     assert examine.Digests(study().source()).roots(seen=False) == examine.Digests(study().source()).roots(seen=True)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_thread_is_there_where_there_is_a_processor_for_it(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "processors", lambda: count)
+    before = threading.active_count()
+    looked = examine.Digests(study().source())
+    looked._add([("run", (), study().source().read("run", ()))])
+    assert threading.active_count() == before + count - 1
+    looked.close()
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("count", [1, 2])

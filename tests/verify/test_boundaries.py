@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from documents.records import measurement, prediction
 from verify.forging import Json, as_json, encoded, honest, rechained, study, verified
 from verify.record_defects import bound, told
 
+from atlas_schema.claims.library import built_in_predictions
 from atlas_schema.documents.contract import Contract
 from atlas_schema.documents.measurement import Measurement
 from atlas_schema.documents.prediction import Prediction
@@ -21,15 +23,16 @@ from atlas_schema.documents.run_log import RunLog
 from atlas_schema.errors import DocumentError, EvidenceError
 from atlas_schema.evidence.columns import Rows
 from atlas_schema.limits import LIMITS
+from atlas_schema.study.contracts import built_in_contracts
 from atlas_schema.study.plan import planned_rows
 from atlas_schema.verify import consistency
 from atlas_schema.verify.documents import parse
-from atlas_schema.verify.outcome import Channel, ChannelResult, Code, Report, Status, exit_code
+from atlas_schema.verify.outcome import PROFILES, Channel, ChannelResult, Code, Problem, Report, Status, exit_code
 from atlas_schema.verify.protocol import check_protocol
-from atlas_schema.verify.reading import _require_bounds, _where
-from atlas_schema.verify.records import _not_established, check_prediction
-from atlas_schema.verify.reproduction import check_runs, differences
-from atlas_schema.verify.rows import _check_table, _window_faults
+from atlas_schema.verify.reading import _require_bounds, _where, read_json
+from atlas_schema.verify.records import _not_established, check_prediction, verify_measurement
+from atlas_schema.verify.reproduction import _identity_faults, check_findings, check_runs, differences, leaves
+from atlas_schema.verify.rows import _check_table, _window_faults, check_tables
 from atlas_schema.verify.verifier import Options
 
 Change = Callable[[Json], Any]
@@ -164,6 +167,71 @@ def test_every_count_of_rows_follows_from_the_plan(name: str) -> None:
         assert fired(check) == [f"C008 expected_rows/{name}"]
 
 
+def test_a_plan_is_asked_three_things_and_a_receipt_three_of_itself_and_three_of_its_place() -> None:
+    """Its contract, its own parts, its pilot; contract, plan and runs; head, declaration, evidence."""
+    s, result = study(), ChannelResult(Channel.CONTRACT)
+    consistency.check_preregistration(s.preregistration, s.contract, result)
+    assert (result.checked, result.total) == (3, 3)
+    consistency.check_receipt(honest(), s.preregistration, s.contract, s.run_log, result)
+    assert (result.checked, result.total) == (9, 9)
+    of_runs = ChannelResult(Channel.REPRODUCTION)  # table run against receipt, plan and contract
+    check_runs(honest(), s.source(), s.preregistration, s.contract, of_runs)
+    assert (of_runs.checked, of_runs.total, of_runs.problems) == (3, 3, [])
+
+
+def gating(change: Change) -> list[str]:
+    return fired(partial(consistency.check_contract, contract(change)))
+
+
+def test_a_contract_gates_what_is_known_in_a_form_that_it_has_and_once() -> None:
+    """A boundary is a share of sums alone; a nuisance that stands twice would count as two."""
+
+    def other_form(c: Json) -> None:
+        boundary = next(x for x in c["channels"] if x["definition"] == "drift.boundary/1")
+        boundary["thresholds"][0]["form"] = "mean_bounded"
+
+    def cell_twice(c: Json) -> None:
+        c["channels"][0]["thresholds"] = [c["channels"][0]["thresholds"][0]] * 2
+
+    def nuisance_twice(c: Json) -> None:
+        c["nuisances"] = [*c["nuisances"], c["nuisances"][-1]]
+
+    assert [gating(c) for c in (other_form, cell_twice, nuisance_twice)] == [["C001"]] * 3
+
+
+@pytest.mark.parametrize(("part", "name", "value"), [
+    ("tolerances", "float32_unit", 1e-5), ("tolerances", "accumulation", 1000.0), ("tolerances", "float64_relative", 1e-5),
+    ("tolerances", "reconstruction", 0.02), ("numbers", "relative_tolerance", 1e-5),
+])  # fmt: skip
+def test_what_no_arithmetic_loses_is_no_rounding(part: str, name: str, value: float) -> None:
+    assert gating(partial(merge, changes={part: {name: value}})) == [f"C162 {part}/{name}"]
+
+
+def test_the_id_of_a_built_in_contract_with_other_content_is_borrowed_whichever_sorts_first() -> None:
+    built_in = built_in_contracts()
+    for known in built_in.values():
+        assert fired(partial(consistency.check_familiar, known, built_in)) == []
+        for resamples in range(100, 108):
+            rule = known.bootstrap.model_copy(update={"resamples": resamples})
+            borrowed = known.model_copy(update={"bootstrap": rule})
+            assert fired(partial(consistency.check_familiar, borrowed, built_in)) == ["C001 id"]
+            of_another = borrowed.model_copy(update={"id": "somebodys.v1"})
+            assert fired(partial(consistency.check_familiar, of_another, built_in)) == []
+
+
+def test_a_plan_that_cites_a_contract_by_another_name_cites_another() -> None:
+    made = plan(lambda _: None, contract())
+    cites = made.contract.model_copy(update={"id": "somebodys.v1"})
+    other = made.model_copy(update={"contract": cites})
+    assert fired(lambda r: consistency.check_preregistration(other, contract(), r)) == ["C003 contract"]
+    for name in ("a.v1", "zzz.v1"):
+        by_name = honest().model_copy(update={"contract": cites.model_copy(update={"id": name})})
+        check = partial(consistency.check_receipt, by_name, study().preregistration, study().contract, study().run_log)
+        assert fired(check) == ["C001 contract"]
+    for receipt, rules in ((honest(), ["C003 contract"]), (honest().model_copy(update={"contract": cites}), [])):
+        assert fired(partial(consistency.check_citations, receipt, other)) == rules
+
+
 def history(change: Callable[[list[Json]], None], steps: int | None = None) -> list[str]:
     """Check the receipt over a log with changed steps, chained anew, citing its head."""
 
@@ -216,6 +284,9 @@ def test_a_step_has_what_is_asked_of_inputs_and_of_outputs_together() -> None:
         (given, there, True), ("", there, True), (given, "", True), (given, other, False), (other, there, False), (there, given, False),
     ):  # fmt: skip
         assert consistency._has(extract, inputs=inputs, outputs=outputs) is holds
+    for absent in (LOW, HIGH):
+        assert not consistency._has(extract, inputs=absent)
+        assert not consistency._has(extract, outputs=absent)
 
 
 def test_a_run_extracted_again_is_named_only_where_what_was_extracted_differs() -> None:
@@ -394,6 +465,30 @@ def test_members_are_counted_in_each_container_by_itself(text: str, fine: bool) 
 def test_a_place_is_told_by_line_and_column_from_one() -> None:
     text = '{"a":\t1,\n\t"b":\t2}'
     assert [_where(text, text.index(c)) for c in "{1b2}"] == ["1:1", "1:7", "2:3", "2:7", "2:8"]
+    assert [_where("\n[]", at) for at in (0, 1, 2)] == ["1:1", "2:1", "2:2"]
+
+
+@pytest.mark.parametrize(("text", "values"), [
+    ("[[1,2],[3,4]]", 6), ("[1,1,1,1]", 4), ("[[[[]]]]", 4), ('{"a":{"b":1},"c":[2,3]}', 5),
+])  # fmt: skip
+def test_a_document_holds_as_many_values_as_the_limit(text: str, values: int) -> None:
+    """Counted are brackets that open and commas: each stands for a value, and no document has more of them than values."""
+    _require_bounds(text, replace(LIMITS, values=values))
+    with pytest.raises(DocumentError, match="too many values"):
+        _require_bounds(text, replace(LIMITS, values=values - 1))
+
+
+def test_values_are_counted_without_the_whole_that_holds_them() -> None:
+    assert read_json(b"[[1, 2], [3, 4]]", replace(LIMITS, values=6)) == [[1, 2], [3, 4]]
+    assert read_json(b'{"a": 1, "b": 2}', replace(LIMITS, values=4)) == {"a": 1, "b": 2}
+    with pytest.raises(DocumentError, match="too many values"):
+        read_json(b'{"a": 1, "b": 2}', replace(LIMITS, values=3))
+
+
+def test_half_of_a_pair_is_quoted_in_part() -> None:
+    with pytest.raises(DocumentError) as error:
+        read_json(b'["' + b"k" * 200 + b'\\ud800"]')
+    assert error.value.found == "'" + "k" * 79
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
@@ -418,6 +513,104 @@ def test_every_window_with_other_tokens_is_named() -> None:
     ]
 
 
+def test_of_many_wrong_windows_five_are_reported_and_no_table_is_looked_at() -> None:
+    rows = [{**row, "n_bytes": row["n_bytes"] + 1} for row in study().rows("window")]
+    s = study().with_rows("window", rows)
+    assert len(rows) > 5
+    result = ChannelResult(Channel.CONTRACT)
+    check_tables(s.source(), s.preregistration, s.contract, result)
+    assert [p.where for p in result.problems] == [f"table window, window_id={r['window_id']}" for r in rows[:5]]
+    assert (result.checked, result.total) == (1, 1)
+
+
+@pytest.mark.parametrize(("length", "shown"), [(118, '"' + "x" * 118 + '"'), (119, '"' + "x" * 116 + "...")])
+def test_a_text_that_differs_is_shown_in_120_characters(length: int, shown: str) -> None:
+    ((_, stated, found),) = differences("x" * length, "y", 0.0, 9)
+    assert (stated, found) == (shown, '"y"')
+    assert len(stated) == 120
+
+
+def test_a_name_that_stands_twice_is_quoted_in_part() -> None:
+    with pytest.raises(DocumentError) as error:
+        read_json(b'{"' + b"k" * 200 + b'": 1, "' + b"k" * 200 + b'": 2}')
+    assert error.value.found == "'" + "k" * 79
+
+
+def test_a_document_may_be_as_long_as_the_limit() -> None:
+    assert read_json(b"[1, 2]", replace(LIMITS, document_bytes=6)) == [1, 2]
+    with pytest.raises(DocumentError, match="too large"):
+        read_json(b"[1, 2]", replace(LIMITS, document_bytes=5))
+
+
+@pytest.mark.parametrize(("limit", "token", "fine"), [
+    (8, "a" * 8, True), (8, "a" * 9, False), (8, "é" * 4, True), (8, "é" * 4 + "a", False), (10, "a" * 10, True), (10, "a" * 11, False),
+    (11, "a" * 11, True), (11, "a" * 12, False), (11, "a" * 13, False),
+])  # fmt: skip
+def test_a_string_is_as_long_as_its_bytes(limit: int, token: str, fine: bool) -> None:
+    limits = replace(LIMITS, string_bytes=limit)
+    if fine:
+        _require_bounds(f'["{token}"]', limits)
+    else:
+        with pytest.raises(DocumentError, match="too long"):
+            _require_bounds(f'["{token}"]', limits)
+
+
+@pytest.mark.parametrize(("digits", "fine"), [(39, True), (40, True), (41, False), (42, False), (400, False)])
+def test_a_number_has_forty_characters_at_most(digits: int, fine: bool) -> None:
+    if fine:
+        _require_bounds(f"[{'1' * digits}]", LIMITS)
+    else:
+        with pytest.raises(DocumentError, match="number is too long"):
+            _require_bounds(f"[{'1' * digits}]", LIMITS)
+
+
+def test_the_head_of_a_log_is_the_hash_of_its_last_step() -> None:
+    report = verified(study(), as_json(study().run_log), Options(profile="offline"))
+    assert report.facts["head"] == study().run_log.steps[-1].hash
+
+
+def test_what_was_found_apart_is_added_to_a_channel() -> None:
+    apart = ChannelResult(Channel.REPRODUCTION, checked=3, total=5, unit="rows")
+    apart.report(Problem("ATL-R001", "x"))
+    result = ChannelResult(Channel.REPRODUCTION, checked=10, total=20)
+    result.absorb(apart)
+    assert (result.checked, result.total, result.unit) == (13, 25, "rows")
+    assert [p.rule for p in result.problems] == ["ATL-R001"]
+
+
+def test_profiles_ask_for_what_they_say() -> None:
+    first = ["admission", "schema"]
+    offline, review = [*first, "contract", "binding"], [*first, "contract", "binding", "reproduction", "decision"]
+    asked = {name: {c.value for c in channels} for name, channels in PROFILES.items()}
+    assert asked == {
+        "schema": set(first), "offline": set(offline), "review": set(review), "release": {*review, "authenticity"},
+        "replay": {*review, "authenticity", "replay"},
+    }  # fmt: skip
+    assert all(channels[: len(first)] == (Channel.ADMISSION, Channel.SCHEMA) for channels in PROFILES.values())
+    assert all(
+        channels[-1] is Channel.DECISION for n, channels in PROFILES.items() if n in ("review", "release", "replay")
+    )
+
+
+def test_a_record_is_asked_for_each_series_value_and_claim() -> None:
+    """Two series of three and two values, and two claims."""
+    report = Report("x", required=PROFILES["offline"])
+    verify_measurement(Measurement.model_validate(measurement(), strict=False), None, report, lambda _: None)
+    assert (report.channels[Channel.CONTRACT].checked, report.channels[Channel.CONTRACT].total) == (9, 9)
+
+
+def test_absent_rows_of_a_record_are_one_gap() -> None:
+    result = told(bound()).channels[Channel.BINDING]
+    assert (result.checked, result.total, result.status) == (0, 1, Status.UNPROVEN)
+
+
+def test_each_outcome_has_its_number() -> None:
+    assert {code.name: int(code) for code in Code} == {
+        "VERIFIED": 0, "NOT_PRESERVED": 1, "USAGE": 2, "INADMISSIBLE": 3, "TAMPERED": 4, "DIVERGED": 5, "UNPROVEN": 6, "INTERNAL": 70,
+        "INTERRUPTED": 130,
+    }  # fmt: skip
+
+
 def test_a_log_that_breaks_the_protocol_is_told_where() -> None:
     def first_read_last(steps: list[Json]) -> list[Json]:
         return [*steps, {**steps[-1], "step": "read0", "actor": "technician"}]
@@ -434,6 +627,44 @@ def test_a_run_table_that_no_receipt_can_repeat_is_a_finding_and_no_fault_of_the
     check_runs(honest(), nameless.source(), s.preregistration, s.contract, result)
     assert [(p.rule, p.what) for p in result.problems] == [("ATL-R014", "Table run holds what no receipt can repeat.")]
     assert result.problems[0].stated.startswith("/model ")
+    twice = nameless.with_value("run", s.find("run", run_id="arm:close"), "tokenizer_digest", "none")
+    result = ChannelResult(Channel.REPRODUCTION)
+    check_runs(honest(), twice.source(), s.preregistration, s.contract, result)
+    (found,) = [p for p in result.problems if p.rule == "ATL-R014"]
+    assert found.stated.startswith("/model ")  # the first of two
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 19, 20, 21, 40])
+def test_twenty_findings_that_differ_are_listed_and_more_are_counted(wrong: int) -> None:
+    def findings(values: Json) -> Any:
+        return SimpleNamespace(model_dump=lambda **_: {"deep": [values]})
+
+    stated, found = {f"n{i:02}": 1.0 for i in range(40)}, {f"n{i:02}": 2.0 if i < wrong else 1.0 for i in range(40)}
+    receipt = cast(Receipt, SimpleNamespace(findings=findings(stated)))
+    result = ChannelResult(Channel.REPRODUCTION)
+    check_findings(receipt, findings(found), study().contract, result)
+    assert (result.checked, result.total) == (40, 40)
+    listed = [p.path for p in result.problems if len(p.path) > 1]
+    assert listed == [("findings", "deep", 0, f"n{i:02}") for i in range(min(wrong, 20))]
+    assert [p.what for p in result.problems if len(p.path) == 1] == (
+        [f"{wrong} findings differ in all."] if wrong > 20 else []
+    )
+
+
+def test_a_number_may_be_off_by_just_half_a_unit_and_a_container_by_nothing() -> None:
+    """Of one digit, 1 stands for 0.5 to 1.5, both of which a double holds exactly."""
+    for found, same in ((0.5, True), (1.5, True), (1.5000001, False), (0.4999999, False)):
+        assert (list(differences(1.0, found, 0.0, 1)) == []) is same
+    for one, other in (
+        ({"a": 1}, 5),
+        (5, {"a": 1}),
+        ({"a": 1}, [1]),
+        ([1], {"a": 1}),
+        ({"a": 1}, {"a": 1, "b": 1}),
+        ([1], [1, 1]),
+    ):
+        assert [path for path, _, _ in differences(one, other, 0.0, 9)] == [()]
+    assert leaves({"a": [1, {"b": 2}], "c": None, "d": []}) == 3
 
 
 def test_a_table_of_which_nothing_is_planned_is_looked_at_once() -> None:
@@ -476,6 +707,69 @@ def test_a_prediction_is_asked_for_each_requirement_role_and_clause_and_two_thin
     check_prediction(made, [], result)
     asked = [*made.requires, *made.rule.given, *made.rule.clauses]
     assert (result.checked, result.total) == (len(asked) + 2,) * 2
+
+
+@pytest.mark.parametrize("identifier", sorted(built_in_predictions()))
+def test_a_published_prediction_is_itself_and_any_other_under_its_id_is_not(identifier: str) -> None:
+    def found(made: Prediction) -> list[str]:
+        result = ChannelResult(Channel.CONTRACT)
+        check_prediction(made, [], result)
+        return [p.rule for p in result.problems]
+
+    published = built_in_predictions()[identifier]
+    others = [published.model_copy(update={"title": f"another {n}"}) for n in range(8)]
+    assert found(published) == []
+    assert [found(other) for other in others] == [["ATL-C067"]] * 8
+
+
+def test_how_stated_uncertainties_came_about_is_not_established_where_there_are_any() -> None:
+    def said(change: Change = lambda m: None) -> bool:
+        made = Measurement.model_validate(measurement(change), strict=False)
+        return "how stated uncertainties were computed" in _not_established(made)
+
+    def certain(m: Json, left: int = 0) -> None:
+        for value in m["series"][1]["values"][left:]:
+            value["uncertainty"] = None
+
+    def words(change: Change) -> bool:
+        made = Measurement.model_validate(measurement(change), strict=False)
+        return any("words of a claim" in line for line in _not_established(made))
+
+    assert words(lambda m: None)
+    assert not words(lambda m: m.update(claims=[]))
+    assert said()
+    assert said(partial(certain, left=1))
+    assert not said(certain)
+
+
+def test_runs_with_the_bases_weights_alone_are_at_no_distance_from_it() -> None:
+    def faults(run: str, weights: str | None, distance: float) -> list[str]:
+        s = study()
+        at = s.find("run", run_id=run)
+        s = s.with_value("run", at, "param_distance", distance)
+        s = s if weights is None else s.with_value("run", at, "weights_digest", weights)
+        found = _identity_faults(s.source().read("run", ()), s.preregistration)
+        return [f"{what.partition(' ')[0]} {where} {stated[:6]}" for what, where, stated, _ in found]
+
+    far, other = "param_distance", "weights_digest"
+    assert faults("arm:close", None, 1e-9) == []
+    assert faults("arm:close", None, 0.0) == []
+    for distance in (-1e-9, -0.5, -1.0, -2.0):
+        assert faults("arm:close", None, distance) == [f"{far} arm:close {str(distance)[:6]}"]
+    assert faults("arm:frozen", None, 0.5) == [f"{far} arm:frozen 0.5"]
+    for run in ("base", "null:batch"):
+        assert faults(run, None, 0.5) == [f"{far} {run} 0.5"]
+        assert faults(run, LOW, 0.0) == [f"{other} {run} {LOW[:6]}"]
+        assert faults(run, LOW, 0.5) == [f"{other} {run} {LOW[:6]}", f"{far} {run} 0.5"]
+
+
+def test_only_the_plan_has_an_option_by_which_an_absent_one_may_be_given() -> None:
+    report = verified(study(), honest(), preregistration=None, run_log=None)
+    found = {p.rule: p.todo for p in report.channels[Channel.CONTRACT].problems}
+    assert found == {
+        "ATL-C002": "put preregistration.json beside the receipt or --preregistration",
+        "ATL-C005": "put run_log.json beside the receipt",
+    }
 
 
 def test_every_window_too_short_for_its_positions_is_named() -> None:
