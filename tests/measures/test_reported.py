@@ -453,16 +453,5 @@ def test_small_changes_of_gate_values_keep_their_digits() -> None:
     assert math.isfinite(found.sum())
 
 
-@pytest.mark.parametrize(("of_base", "of_arm", "there"), [
-    ("logit", "logit", True), ("logit", "softmax+bias", False), ("softmax+bias", "logit", False),
-])  # fmt: skip
-def test_margins_shift_only_within_one_score_space(of_base: str, of_arm: str, there: bool) -> None:
-    made, spaces = StudySimulator.make(small(arms=(PRESERVED,))), {"base": of_base, "arm:preserved": of_arm}
-    layers = [{**row, "score_space": spaces.get(row["run_id"], "logit")} for row in made.rows("layer")]
-    sums = collect(made.with_rows("layer", layers).source(), made.contract, made.preregistration)
-    for layer in made.preregistration.protected_layers:
-        assert (("arm:preserved", layer, ids.MARGIN_SHIFT) in sums.ratios) is there
-
-
 def test_a_whole_study_of_one_arm_needs_no_other() -> None:
     assert found_in(StudySimulator.make(small(arms=(PRESERVED,)))).matched_success == ()
