@@ -102,8 +102,26 @@ def conform(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     try:
         return table.cast(schema)
     except (pa.ArrowException, ValueError) as error:
-        raise RowsError("A value is missing or does not fit its column.", where=where, expected="the declared columns",
-                            found=str(error).splitlines()[0]) from error  # fmt: skip
+        field = _unfit(table, schema)
+        place, kind = (
+            (where, "the declared columns") if field is None else (f"{where}, column {field.name}", str(field.type))
+        )
+        expected = kind if field is None or field.nullable else f"{kind}, no value missing"
+        raise RowsError("A value is missing or does not fit its column.", where=place, expected=expected,
+                        found=str(error).splitlines()[0],
+                        todo="find what made it: nothing is rounded, cut or filled in") from error  # fmt: skip
+
+
+def _unfit(table: pa.Table, schema: pa.Schema) -> pa.Field | None:
+    """Return the first column that cannot be cast, None where it is not one by itself."""
+    if table.schema.names != schema.names:
+        return None
+    for field in schema:
+        try:
+            table.select([field.name]).cast(pa.schema([field]))
+        except (pa.ArrowException, ValueError):
+            return field
+    return None
 
 
 def from_arrow(spec: TableSpec, dims: Dims, table: pa.Table) -> Rows:

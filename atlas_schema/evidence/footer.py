@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
-from atlas_schema.evidence.pages import PageError
+from atlas_schema.evidence.pages import PageError, at_column
 from atlas_schema.evidence.thrift import (
     I64,
     LIST,
@@ -31,6 +31,7 @@ from atlas_schema.limits import Limits
 _TAIL = 8
 """Bytes after the footer: its length, and the magic."""
 _GROUPS, _COLUMNS, _META_DATA, _CRYPTO, _ENCRYPTED, _SIZES = 4, 1, 3, 8, 9, 16
+_PLAIN = "write the same rows without statistics of sizes: 'atlas evidence export' does"
 _UNENCODED, _REPETITION, _DEFINITION = 1, 2, 3
 
 
@@ -52,16 +53,23 @@ def require_sound_footer(stream: BinaryIO, metadata: pq.FileMetaData, limits: Li
 def _walk(raw: bytes, groups: int, levels: Sequence[Any], budget: Budget, most: int) -> None:
     """Look at every column of every row group, and keep none: a footer of megabytes is gigabytes of objects."""
 
+    group = 0
+
     def chunks(at: int, kind: int) -> int:
         at = _counted(raw, at, kind, len(levels), "columns of a row group")
         for column in levels:
-            chunk, at = read_struct(raw, at, 2, Budget(most))
-            _require_chunk(chunk, column)
+            try:
+                chunk, at = read_struct(raw, at, 2, Budget(most))
+                _require_chunk(chunk, column)
+            except (ThriftError, PageError) as error:
+                raise at_column(error, group, column.path) from error
         return at
 
     def row_groups(at: int, kind: int) -> int:
+        nonlocal group
         at = _counted(raw, at, kind, groups, "row groups")
-        for _ in range(groups):
+        for number in range(groups):
+            group = number
             at = walked(at, _COLUMNS, chunks, len(levels), "columns of a row group", depth=1)
         return at
 
@@ -94,10 +102,14 @@ def _counted(raw: bytes, at: int, kind: int, count: int, what: str) -> int:
 
 def _require_chunk(chunk: dict[int, tuple[int, Any]], column: Any) -> None:
     if _CRYPTO in chunk or _ENCRYPTED in chunk:
-        raise PageError("a column is encrypted")
+        raise PageError(
+            "the column is encrypted",
+            expected="a column that anyone can read",
+            todo="write the same rows without encryption",
+        )
     kind, found = chunk.get(_META_DATA, (0, None))
     if kind != STRUCT:
-        raise PageError("a column of a row group is not described")
+        raise PageError("the footer does not describe the column")
     _require_sizes(found.get(_SIZES), column)
 
 
@@ -107,10 +119,13 @@ def _require_sizes(stated: tuple[int, Any] | None, column: Any) -> None:
         return
     kind, sizes = stated
     if kind != STRUCT:
-        raise PageError("statistics of sizes are not what they should be")
+        raise PageError("statistics of sizes are not what they should be", todo=_PLAIN)
     for number, most in ((_REPETITION, column.max_repetition_level), (_DEFINITION, column.max_definition_level)):
         held, histogram = sizes.get(number, (LIST, []))
         if held != LIST or len(histogram) not in (0, most + 1):
-            raise PageError("statistics of sizes do not fit the schema")
+            raise PageError(f"statistics of sizes count {len(histogram) if held == LIST else 'no'} levels",
+                            expected=f"none, or {most + 1}", todo=_PLAIN)  # fmt: skip
     if _UNENCODED in sizes and (sizes[_UNENCODED][0] != I64 or column.physical_type != "BYTE_ARRAY"):
-        raise PageError("statistics of sizes do not fit the schema")
+        raise PageError(
+            "statistics of sizes state the bytes of texts", expected=f"none of {column.physical_type}", todo=_PLAIN
+        )

@@ -24,10 +24,11 @@ import pyarrow.parquet as pq
 
 from atlas_schema.errors import EvidenceError, UsageError
 from atlas_schema.evidence.footer import require_sound_footer
-from atlas_schema.evidence.pages import Chunk, PageError, Pages, walk
+from atlas_schema.evidence.pages import Chunk, PageError, Pages, at_column, walk
 from atlas_schema.evidence.tables import STUDY_TABLES, WIDTH_BYTES, ColumnSpec, Dims, TableSpec
 from atlas_schema.limits import Limits
 
+_DAMAGED = "the file is damaged, or was changed after it was written: obtain it again, or export the same rows anew"
 _LEVELS_BYTES = 4
 """Repetition and definition level of one value of a list or a nullable column, as the decoder holds them."""
 
@@ -131,15 +132,16 @@ def preflight(shown: Path, spec: TableSpec, file: pq.ParquetFile, stream: Binary
         require_sound_footer(stream, metadata, limits)
         _require_agreement(shown, spec, metadata, stream, dims, limits)
     except PageError as error:
-        raise EvidenceError("The pages of this Parquet file contradict its footer, or are not read here.", where=str(shown),
-                            found=str(error), todo="it was not written by a Parquet writer as exported: obtain it again",
-                            rule="ATL-A020") from error  # fmt: skip
+        place = f"{shown}, {error.where}" if error.where else str(shown)
+        raise EvidenceError("The pages of this Parquet file contradict its footer, or are not read here.", where=place,
+                            expected=error.expected, found=str(error), todo=error.todo or _DAMAGED, rule="ATL-A020") from error  # fmt: skip
 
 
 def _require_agreement(
     shown: Path, spec: TableSpec, metadata: pq.FileMetaData, stream: BinaryIO, dims: Dims, limits: Limits
 ) -> None:
     """Walk every page; add up what a row group takes when decoded. Raises `PageError`, or `EvidenceError` for sizes."""
+    expected = spec.arrow_schema(dims)
     descriptor, pages, rows, taken, sizes = stream.fileno(), 0, 0, [], []
     size = os.fstat(descriptor).st_size
     for group in range(metadata.num_row_groups):
@@ -147,9 +149,12 @@ def _require_agreement(
         rows += stated.num_rows
         needed = texts = 0
         for at, column in enumerate(spec.columns):
-            chunk = _chunk(stated.column(at), size)
-            _require_count(column, dims, stated.num_rows, chunk.values, limits)
-            found = walk(descriptor, chunk, limits.pages, pages)
+            try:
+                chunk = _chunk(stated.column(at), size)
+                _require_count(column, dims, stated.num_rows, chunk.values, limits)
+                found = walk(descriptor, chunk, limits.pages, pages)
+            except PageError as error:
+                raise at_column(error, group, f"{column.name} ({expected.field(column.name).type})") from error
             pages += found.count
             taken.append((chunk.start, chunk.start + chunk.length))
             needed += _decoded_bytes(column, chunk, found)
@@ -158,10 +163,12 @@ def _require_agreement(
             raise _too_large(f"{shown}, row group {group}", needed, limits)
         sizes.append((needed, texts))
     if rows != metadata.num_rows:
-        raise PageError(f"row groups hold {rows} rows, the footer says {metadata.num_rows}")
+        raise PageError(f"row groups hold {rows} rows", expected=f"{metadata.num_rows}, as the footer says")
     taken.sort()
     if any(a[1] > b[0] for a, b in pairwise(taken)):
-        raise PageError("two columns share the same bytes")
+        raise PageError(
+            "two columns share the same bytes", expected="bytes of its own for every column of every row group"
+        )
     for group, (needed, texts) in enumerate(sizes):
         # At most, every row holds the longest text. Only where that would be too much are the texts looked at.
         if needed + texts > limits.row_group_bytes:
@@ -173,7 +180,7 @@ def _require_agreement(
 def _chunk(stated: pq.ColumnChunkMetaData, size: int) -> Chunk:
     """Return where a decoder will read this chunk."""
     if stated.file_path:
-        raise PageError("a column lies in another file")
+        raise PageError("the column lies in another file", expected="all of a table in one file")
     start, dictionary = stated.data_page_offset, stated.dictionary_page_offset
     if stated.has_dictionary_page and dictionary is not None and 0 < dictionary < start:
         start = dictionary
@@ -181,14 +188,18 @@ def _chunk(stated: pq.ColumnChunkMetaData, size: int) -> Chunk:
     if stated.num_values == 0:
         return Chunk(0, 0, 0)  # no page is read; writers state any offset
     if start < 4 or length < 0 or start + length > size:
-        raise PageError("a column reaches beyond the file")
+        raise PageError(
+            f"the column has {length} bytes from {start} on", expected=f"bytes of the file, which ends at {size}"
+        )
     return Chunk(start, length, stated.num_values)
 
 
 def _require_count(column: ColumnSpec, dims: Dims, rows: int, values: int, limits: Limits) -> None:
     most = rows * (limits.list_values if column.shape == "*" else max(1, dims.of(column.shape)))
     if not rows <= values <= most:
-        raise PageError(f"column {column.name} holds {values} values in {rows} rows")
+        each = f"{most // rows} or fewer a row" if rows > 0 and column.shape else "one a row"
+        long = column.shape == "*" and values > most
+        raise PageError(f"{values} values in {rows} rows", expected=each, todo="no list may be longer" if long else "")
 
 
 def _decoded_bytes(column: ColumnSpec, chunk: Chunk, pages: Pages) -> int:

@@ -32,13 +32,13 @@ class Budget:
     """How many more fields and elements may be read where lists are: a byte can promise any number of them."""
 
     def __init__(self, most: int) -> None:
-        self.left = most
+        self.most = self.left = most
 
     def take(self, count: int) -> None:
         """Raise `ThriftError` where there are more."""
         self.left -= count
         if self.left < 0:
-            raise ThriftError("it holds more values than such a structure has")
+            raise ThriftError(f"it holds more than {self.most} fields and elements, of which none needs so many")
 
 
 def read_struct(

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from simulator import PRESERVED, Settings, StudySimulator
 
 from atlas_schema.canonical import digest_bytes
-from atlas_schema.errors import EvidenceError, UsageError
+from atlas_schema.errors import EvidenceError, RowsError, UsageError
 from atlas_schema.evidence.bundle import ParquetBundle, export_bundle, import_bundle
+from atlas_schema.evidence.columns import conform
 from atlas_schema.evidence.digest import evidence_root
 from atlas_schema.evidence.source import EvidenceSource, table_roots
 from atlas_schema.evidence.store import EvidenceStore
@@ -37,6 +38,23 @@ def roots(source: EvidenceSource) -> str:
 
 def rewrite(folder: Path, name: str, table: pa.Table) -> None:
     pq.write_table(table, folder / f"{name}.parquet")
+
+
+@pytest.mark.parametrize(("column", "value", "parts"), [
+    ("score", None, ("column score", "float, no value missing")), ("item_id", None, ("column item_id", "string, no value missing")),
+    ("score", "x", ("column score", "float", "to do:")),
+])  # fmt: skip
+def test_a_value_that_does_not_fit_is_told_with_its_column(column: str, value: object, parts: tuple[str, ...]) -> None:
+    table, schema = tiny().tables["task"], TABLES["task"].arrow_schema(tiny().dims)
+    at = table.schema.get_field_index(column)
+    changed = table.set_column(at, column, pa.array([value] * table.num_rows, pa.string()))
+    with pytest.raises(RowsError) as caught:
+        conform(changed, schema, "table task")
+    assert str(caught.value).startswith(
+        "A value is missing or does not fit its column.\n  where:    table task, column "
+    )
+    for part in parts:
+        assert part in str(caught.value)
 
 
 def test_export_import_export_keeps_the_content(bundle: Path, tmp_path: Path) -> None:

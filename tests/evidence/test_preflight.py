@@ -177,6 +177,39 @@ def test_a_bomb_is_refused_in_bounded_memory_and_time(written: Path, bundle: Pat
     assert seconds < SECONDS
 
 
+TOLD: dict[str, tuple[str, ...]] = {
+    "an unknown encoding": ("column item_id (string)", "encoding BIT_PACKED", "PLAIN, PLAIN_DICTIONARY", "in one of these encodings"),
+    "texts that repeat each other's prefix": ("column item_id (string)", "encoding DELTA_BYTE_ARRAY", "in one of these encodings"),
+    "an index page": ("column item_id (string)", "kind 1", "data pages", "without index pages"),
+    "a page of negative size": ("column item_id (string)", "a page of -1 bytes", "no negative numbers"),
+    "a dictionary of 2e9 entries in eight bytes": ("column item_id (string)", "2147483647 entries in 8 bytes", "4 bytes or more"),
+    "pages claim more values than the footer": ("column item_id (string)", "2000000000 values", "10 values, as the footer says"),
+    "a negative number of rows": ("column run_id (string)", "10 values in -10 rows", "one a row"),
+    "a column in another file": ("column item_id (string)", "another file", "all of a table in one file"),
+    "a column beyond the file": ("column item_id (string)", "bytes from 1099511627776 on", "bytes of the file, which ends at"),
+    "encrypted columns": ("column item_id", "the column is encrypted", "without encryption"),
+    "sizes of more levels than there are": ("column item_id", "count 2 levels", "none, or 1", "without statistics of sizes"),
+    "sizes of texts where none are": ("column score", "state the bytes of texts", "none of FLOAT", "without statistics of sizes"),
+    "a footer of more values than one has": ("column item_id", "more than 256 fields and elements"),
+    "one list of 2e7 values": ("column tokens (list<", "uint32>)", "20000000 values in 1 rows", "262144 or fewer a row"),
+    "the footer counts other rows than its groups": ("row groups hold 10 rows", "11, as the footer says", "the file is damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_refusal_names_the_column_and_what_to_do(bundle: Path, name: str) -> None:
+    """What cannot be known, such as that no Parquet writer wrote it, is not said."""
+    _, table, make = ATTACKS[name]
+    (bundle / f"{table}.parquet").write_bytes(make())
+    with pytest.raises(EvidenceError) as caught:
+        ParquetBundle(bundle)
+    assert caught.value.rule == "ATL-A020"
+    told = str(caught.value)
+    for part in (f"{table}.parquet", *TOLD[name], "to do:"):
+        assert part in told
+    assert ("row group 0, column" in told) == ("column" in TOLD[name][0])
+
+
 def test_admitted_rows_are_decoded_in_six_times_their_size(written: Path, bundle: Path) -> None:
     """Rows in no order, each with a text of its own: sorting and numbering them costs most."""
     table, n = tiny().tables["state"], 400_000
