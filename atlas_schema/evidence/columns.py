@@ -98,12 +98,25 @@ class Rows:
 
 
 def conform(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
-    """Return rows cast to the declared schema. Raises `RowsError` for nulls where none may stand and lossy casts."""
+    """Return rows cast to the declared schema. Raises `RowsError` for nulls where none may stand and lossy casts.
+
+    That a list of fixed size has it is for the caller to see.
+    """
     try:
         return table.cast(schema)
     except (pa.ArrowException, ValueError) as error:
-        raise RowsError("A value is missing or does not fit its column.", where=where, expected="the declared columns",
-                            found=str(error).splitlines()[0]) from error  # fmt: skip
+        raise RowsError("A value is missing or does not fit its column.", where=where + _misfit(table, schema),
+                        expected="the declared columns", found=str(error).splitlines()[0]) from error  # fmt: skip
+
+
+def _misfit(table: pa.Table, schema: pa.Schema) -> str:
+    """Name the first column that cannot be cast."""
+    for field in schema:
+        try:
+            table.select([field.name]).cast(pa.schema([field]))
+        except (pa.ArrowException, ValueError, KeyError):
+            return f", column {field.name}"
+    return ""
 
 
 def from_arrow(spec: TableSpec, dims: Dims, table: pa.Table) -> Rows:

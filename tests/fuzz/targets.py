@@ -58,7 +58,7 @@ def parquet(data: bytes) -> None:
         stream.flush()
         shown = Path("task.parquet")
         try:
-            file = open_table(stream, shown, LIMITS)
+            file = open_table(stream, shown, TABLES["task"], LIMITS)
             preflight(shown, TABLES["task"], file, stream, tiny().dims, LIMITS)
         except EvidenceError:
             return
