@@ -103,14 +103,15 @@ def open_table(stream: BinaryIO, shown: Path, spec: TableSpec, limits: Limits) -
 
 def _require_columns(shown: Path, spec: TableSpec, found: pa.Schema, metadata: pq.FileMetaData) -> None:
     for at, (column, field) in enumerate(zip_longest(spec.columns, islice(found, len(spec.columns) + 1))):
-        # Columns before this one are of one leaf each, so that this is the leaf of the same number.
-        fits = column is not None and field is not None and field.name == column.name and holds(field.type, column)
-        logical = metadata.schema.column(at).logical_type.type if field is not None else ""
-        if not fits or (column.type == "str" and logical != "STRING"):
+        held = column is not None and field is not None and field.name == column.name and holds(field.type, column)
+        # One that holds is a single leaf of Parquet's schema, as are those before it: leaf and column have one number.
+        logical = metadata.schema.column(at).logical_type.type if held and column.type == "str" else "STRING"
+        if not held or logical != "STRING":
+            there = f"{field.name} {field.type}" if field is not None else "no more columns"
             raise EvidenceError(
                 "This table does not have the declared columns.", where=f"{shown}, column {at + 1}",
                 expected=f"{column.name} {column.storage}" if column else "no more columns",
-                found=_short(f"{field.name} {field.type}, Parquet's {logical}" if field else "no more columns"),
+                found=_short(there if logical == "STRING" else f"{there}, of Parquet's type {logical}"),
                 todo="write the declared columns in their order with their types, or obtain the bundle as it was exported",
             )  # fmt: skip
 

@@ -89,6 +89,15 @@ def nested(depth: int) -> bytes:
     )
 
 
+def hollow() -> bytes:
+    """Return a file whose last column is a group of no columns: a field, and no leaf."""
+    text = {1: ("i32", 6), 3: ("i32", 0), 6: ("i32", 0)}
+    names = [{**text, 4: ("binary", name)} for name in (b"run_id", b"item_id")]
+    return schema_only(
+        [{4: ("binary", b"s"), 5: ("i32", 3)}, *names, {3: ("i32", 0), 4: ("binary", b"score"), 5: ("i32", 0)}]
+    )
+
+
 def wide(columns: int) -> bytes:
     leaf = {1: ("i32", 1), 3: ("i32", 1), 4: ("binary", b"x")}
     return schema_only([{4: ("binary", b"s"), 5: ("i32", columns)}, *([leaf] * columns)])
@@ -176,6 +185,14 @@ def test_a_bomb_is_refused_in_bounded_memory_and_time(written: Path, bundle: Pat
     assert f"{table}.parquet" in what or f"table {table}," in what
     assert memory < MEMORY
     assert seconds < SECONDS
+
+
+def test_a_column_without_a_leaf_is_refused(bundle: Path) -> None:
+    (bundle / "task.parquet").write_bytes(hollow())
+    with pytest.raises(EvidenceError, match="declared columns") as caught:
+        ParquetBundle(bundle)
+    assert "column 3" in caught.value.where
+    assert "score" in caught.value.found
 
 
 def test_admitted_rows_are_decoded_in_six_times_their_size(written: Path, bundle: Path) -> None:

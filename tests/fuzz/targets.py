@@ -159,7 +159,7 @@ class Target:
         return [*drawn, self.sound()] if self.sound else drawn
 
 
-_READING, _PARQUET = ("verify.reading",), ("evidence.preflight", "evidence.pages", "evidence.thrift")
+_READING, _PARQUET = ("verify.reading",), ("evidence.preflight", "evidence.footer", "evidence.pages", "evidence.thrift")
 _CHECKS = ("verify.verifier", "verify.documents", "verify.consistency", "verify.authenticity")
 TARGETS: dict[str, Target] = {
     "reader": Target(reader, _READING, lambda: RAW_OUTPUT.splitlines()[1]),
