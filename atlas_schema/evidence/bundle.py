@@ -22,14 +22,12 @@ from atlas_schema.errors import EvidenceError, UsageError
 from atlas_schema.evidence.columns import Array, Rows, conform, from_arrow
 from atlas_schema.evidence.preflight import (
     Gathered,
-    describe,
-    dims_of,
     open_folder,
     open_regular,
     open_table,
     preflight,
     require_short,
-    same_types,
+    sizes_of,
 )
 from atlas_schema.evidence.source import Partition
 from atlas_schema.evidence.streaming import Chunk, ahead, aligned
@@ -71,8 +69,11 @@ class ParquetBundle:
         self.folder = shown or folder  # what messages name; every file is opened here once, and its path not used again
         self._limits = limits
         streams = open_folder(folder, self.folder)
-        self._files = {name: open_table(streams[name], self._shown(name), limits) for name in STUDY_TABLES}
-        self.dims = dims_of(self.folder, {name: file.schema_arrow for name, file in self._files.items()}, limits)
+        self._files = {
+            name: open_table(streams[name], self._shown(name), TABLES[name], limits) for name in STUDY_TABLES
+        }
+        self._sizes = sizes_of(self.folder, self._files, limits)
+        self.dims = Dims(*(max(1, size) for size in self._sizes))  # of what no row has, any size gives the same digests
         for name, file in self._files.items():
             preflight(self._shown(name), TABLES[name], file, streams[name], self.dims, limits)
         # Text columns are read as numbers into a dictionary; preflight has seen the declared types.
@@ -136,6 +137,10 @@ class ParquetBundle:
             TABLES[table], self.dims, pa.concat_tables(parts) if parts else self._schemas[table].empty_table()
         )
 
+    def _keys(self, table: str, names: list[str]) -> pa.Schema:
+        """Return the declared schema of key columns, in which nulls are told by those who look for keys."""
+        return pa.schema([self._schemas[table].field(name).with_nullable(True) for name in names])
+
     def _group_rows(self, table: str, group: int) -> int:
         return int(self._files[table].metadata.row_group(group).num_rows)
 
@@ -146,12 +151,9 @@ class ParquetBundle:
             if shared is not None and shared[0] == group:
                 return shared[1]
             rows = _decoded(self._shown(table), self._readers[table], group)
-            require_short(rows, f"{self._shown(table)}, row group {group}", self._limits)
-            expected = self._schemas[table]
-            if not same_types(rows.schema, expected):
-                raise EvidenceError("Decoded columns differ from the declared ones.", where=f"{table}.parquet",
-                                    expected=describe(expected), found=describe(rows.schema))  # fmt: skip
-            made = conform(rows, expected, f"{table}.parquet")
+            where = f"{self._shown(table)}, row group {group}"
+            require_short(rows, TABLES[table], self.dims, where, self._limits)
+            made = conform(rows, self._schemas[table], where)
             if keep and made.nbytes <= self._limits.kept_bytes:
                 self._shared[table] = (group, made)
             return made
@@ -168,6 +170,7 @@ class ParquetBundle:
                 index.setdefault((), []).append(_Piece(group, 0, count, "", "", False))
                 continue
             keys = _decoded(self._shown(table), self._readers[table], group, names)
+            keys = conform(keys, self._keys(table, names), f"{self._shown(table)}, row group {group}")
             for partition, piece in _split(table, spec, group, keys, self._limits.pieces):
                 index.setdefault(partition, []).append(piece)
                 pieces += 1
@@ -245,14 +248,14 @@ def _encoded(schema: pa.Schema) -> pa.Schema:
 def read_table(path: Path, spec: TableSpec, dims: Dims, limits: Limits) -> pa.Table:
     """Decode one file that is not part of a study's bundle, as strictly. Raises `EvidenceError`."""
     stream = open_regular(path, path)
-    file = open_table(stream, path, limits)
+    file = open_table(stream, path, spec, limits)
     preflight(path, spec, file, stream, dims, limits)
     schema = spec.arrow_schema(dims)
     groups, gathered = list[pa.Table](), Gathered(str(path), limits)
     for group in range(file.metadata.num_row_groups):
         rows = _decoded(path, file, group)
-        require_short(rows, f"{path}, row group {group}", limits)
-        groups.append(gathered.add(conform(rows, schema, path.name)))
+        require_short(rows, spec, dims, f"{path}, row group {group}", limits)
+        groups.append(gathered.add(conform(rows, schema, f"{path}, row group {group}")))
     return pa.concat_tables(groups) if groups else schema.empty_table()
 
 
@@ -314,6 +317,10 @@ def import_bundle(folder: Path, database: Path, preregistration_digest: str) -> 
     bundle = ParquetBundle(folder)
     if database.exists():
         raise UsageError("The evidence file already exists.", where=str(database), todo="name a new file")
+    if 0 in bundle._sizes:
+        raise UsageError("This bundle has no rows that show the sizes of a model.", where=str(folder),
+                         expected="rows of windows, and of states or of layers and routing",
+                         todo="extract into a new file: there is nothing to go on from")  # fmt: skip
     with EvidenceStore.open(database, preregistration_digest=preregistration_digest, dims=bundle.dims) as store:
         for name in STUDY_TABLES:
             with store.transaction():

@@ -98,7 +98,10 @@ class Rows:
 
 
 def conform(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
-    """Return rows cast to the declared schema. Raises `RowsError` for nulls where none may stand and lossy casts."""
+    """Return rows cast to the declared schema. Raises `RowsError` for nulls where none may stand and lossy casts.
+
+    That a list of fixed size has it is for the caller to see.
+    """
     try:
         return table.cast(schema)
     except (pa.ArrowException, ValueError) as error:

@@ -3,6 +3,9 @@
 `RowGroupMetaData.column` of pyarrow throws in C++, where nothing catches it, on a footer that contradicts itself: the whole
 process ends. So what it would throw at is looked for here first: encrypted columns, a row group with other columns than the
 schema, statistics of sizes that do not fit the schema. Source: parquet.thrift of apache/parquet-format.
+
+Arrow keeps a schema of its own in the footer, and would read columns by it. Nobody gets to see that one: two writers of the
+same rows keep different ones, and it could say what Parquet's schema does not.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atlas_schema.evidence.pages import PageError, at_column
@@ -28,18 +32,38 @@ from atlas_schema.evidence.thrift import (
 )
 from atlas_schema.limits import Limits
 
-_TAIL = 8
-"""Bytes after the footer: its length, and the magic."""
+_MAGIC, _TAIL = b"PAR1", 8
+"""How a file begins and ends; bytes after the footer: its length, and the magic."""
+_ARROW = b"ARROW:schema"
 _GROUPS, _COLUMNS, _META_DATA, _CRYPTO, _ENCRYPTED, _SIZES = 4, 1, 3, 8, 9, 16
 _PLAIN = "write the same rows without statistics of sizes: 'atlas evidence export' does"
 _UNENCODED, _REPETITION, _DEFINITION = 1, 2, 3
 
 
-def require_sound_footer(stream: BinaryIO, metadata: pq.FileMetaData, limits: Limits) -> None:
-    """Hold the footer to its own schema. Raises `PageError`. What it says of pages is not looked at."""
+def footer_size(stream: BinaryIO) -> int | None:
+    """Return how many bytes the footer is said to take, or None where the file does not end as one of Parquet."""
     size = os.fstat(stream.fileno()).st_size
-    (length,) = struct.unpack("<I", os.pread(stream.fileno(), 4, max(0, size - _TAIL)))
-    raw = os.pread(stream.fileno(), length, max(0, size - _TAIL - length))
+    tail = os.pread(stream.fileno(), _TAIL, max(0, size - _TAIL))
+    stated = struct.unpack("<I", tail[:4])[0] if len(tail) == _TAIL and tail[4:] == _MAGIC else None
+    return None if stated is None or stated + _TAIL + len(_MAGIC) > size else stated
+
+
+def bare_footer(stream: BinaryIO, length: int) -> bytes:
+    """Return the footer without the name under which Arrow keeps a schema of its own; equally long, all else in its place.
+
+    Should those bytes stand elsewhere, in a name or a statistic, they are blotted out there too, for every reader alike.
+    """
+    raw = os.pread(stream.fileno(), length, os.fstat(stream.fileno()).st_size - _TAIL - length)
+    return raw.replace(_ARROW, b"-" * len(_ARROW))
+
+
+def read_metadata(raw: bytes) -> pq.FileMetaData:
+    """Parse the bytes of a footer. Raises what pyarrow does."""
+    return pq.read_metadata(pa.BufferReader(_MAGIC + raw + struct.pack("<I", len(raw)) + _MAGIC))
+
+
+def require_sound_footer(raw: bytes, metadata: pq.FileMetaData, limits: Limits) -> None:
+    """Hold the bytes of a footer to its own schema. Raises `PageError`. What it says of pages is not looked at."""
     groups, columns = metadata.num_row_groups, metadata.num_columns
     schema = metadata.schema
     levels = [schema.column(at) for at in range(columns)]

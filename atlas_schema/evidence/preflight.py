@@ -4,6 +4,9 @@ A decoder believes the headers of pages, and a footer of a few hundred bytes can
 once, without following links; the footer must fit the declared tables and the limits; and the header of every page is read
 and must agree with the footer. What is then decoded, from the same open file, has a size that was known before.
 
+What columns are is what Parquet's own schema says: physical and logical types. Whatever else a writer left in the footer for
+its own use is not looked at, so that files of any writer with the same rows are read alike.
+
 Not checked: that a file is left alone while it is read. Whoever can write to the bundle during a verification can change
 what is decoded; the digests are of what was decoded.
 """
@@ -12,20 +15,21 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice, pairwise, zip_longest
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from atlas_schema.errors import EvidenceError, UsageError
-from atlas_schema.evidence.footer import require_sound_footer
+from atlas_schema.errors import EvidenceError, RowsError, UsageError
+from atlas_schema.evidence.footer import bare_footer, footer_size, read_metadata, require_sound_footer
 from atlas_schema.evidence.pages import Chunk, PageError, Pages, at_column, walk
-from atlas_schema.evidence.tables import STUDY_TABLES, WIDTH_BYTES, ColumnSpec, Dims, TableSpec
+from atlas_schema.evidence.tables import ARROW, STUDY_TABLES, TABLES, WIDTH_BYTES, ColumnSpec, Dims, Shape, TableSpec
 from atlas_schema.limits import Limits
 
 _DAMAGED = "the file is damaged, or was changed after it was written: obtain it again, or export the same rows anew"
@@ -72,76 +76,132 @@ def open_regular(path: Path, shown: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def open_table(stream: BinaryIO, shown: Path, limits: Limits) -> pq.ParquetFile:
-    """Read the footer of one file, once its stated length fits the limits."""
-    size = os.fstat(stream.fileno()).st_size
-    tail = os.pread(stream.fileno(), 8, max(0, size - 8))
-    if len(tail) == 8 and tail[4:] == b"PAR1" and (stated := struct.unpack("<I", tail[:4])[0]) > limits.footer_bytes:
-        raise EvidenceError("The footer is larger than the limits allow.", where=str(shown), found=f"{stated} bytes",
+def open_table(stream: BinaryIO, shown: Path, spec: TableSpec, limits: Limits) -> pq.ParquetFile:
+    """Read the footer of one file, once its stated length fits the limits, and hold it to the declared columns and to itself."""
+    length = footer_size(stream)
+    if length is not None and length > limits.footer_bytes:
+        raise EvidenceError("The footer is larger than the limits allow.", where=str(shown), found=f"{length} bytes",
                             expected=f"at most {limits.footer_bytes} bytes")  # fmt: skip
     try:
-        return pq.ParquetFile(stream)
+        if length is None:
+            raise ValueError("it does not end as a Parquet file does")
+        raw = bare_footer(stream, length)
+        file = pq.ParquetFile(stream, metadata=read_metadata(raw))
+        found = file.schema_arrow
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise EvidenceError("This Parquet file cannot be read.", where=str(shown), found=str(error).partition("\n")[0],
                             todo="it is truncated or damaged: obtain the bundle again") from error  # fmt: skip
+    _require_columns(shown, spec, found, file.metadata)
+    if file.metadata.num_row_groups > limits.row_groups:
+        raise EvidenceError("This table is larger than the limits allow.", where=str(shown),
+                            expected=f"at most {limits.row_groups} row groups", found=f"{file.metadata.num_row_groups}")  # fmt: skip
+    try:
+        require_sound_footer(raw, file.metadata, limits)
+    except PageError as error:
+        raise _contradicted(shown, error) from error
+    return file
 
 
-def dims_of(folder: Path, schemas: dict[str, pa.Schema], limits: Limits) -> Dims:
-    """Return the sizes that the schemas declare, each within the limits."""
+def _require_columns(shown: Path, spec: TableSpec, found: pa.Schema, metadata: pq.FileMetaData) -> None:
+    for at, (column, field) in enumerate(zip_longest(spec.columns, islice(found, len(spec.columns) + 1))):
+        held = column is not None and field is not None and field.name == column.name and holds(field.type, column)
+        # One that holds is a single leaf of Parquet's schema, as are those before it: leaf and column have one number.
+        logical = metadata.schema.column(at).logical_type.type if held and column.type == "str" else "STRING"
+        if not held or logical != "STRING":
+            there = f"{field.name} {field.type}" if field is not None else "no more columns"
+            raise EvidenceError(
+                "This table does not have the declared columns.", where=f"{shown}, column {at + 1}",
+                expected=f"{column.name} {column.storage}" if column else "no more columns",
+                found=_short(there if logical == "STRING" else f"{there}, of Parquet's type {logical}"),
+                todo="write the declared columns in their order with their types, or obtain the bundle as it was exported",
+            )  # fmt: skip
 
-    def size(table: str, column: str) -> int:
-        schema = schemas[table]
-        kind = schema.field(column).type if schema.names.count(column) == 1 else None
-        if kind is None or not pa.types.is_fixed_size_list(kind):
-            raise EvidenceError("A column is not a list of fixed size.", where=f"{folder / table}.parquet, column {column}",
-                                expected="a fixed-size list", found=_short(str(kind)))  # fmt: skip
-        if not 0 < kind.list_size <= limits.dimension:
-            raise EvidenceError("A list size is out of bounds.", where=f"{folder / table}.parquet, column {column}",
-                                expected=f"1 to {limits.dimension}", found=str(kind.list_size))  # fmt: skip
-        return int(kind.list_size)
 
-    dims = Dims(size("state", "z"), size("state", "dispatch"), size("state", "weights"), size("window", "positions"))
-    if dims.E * dims.d > limits.router_values:
+def holds(kind: pa.DataType, column: ColumnSpec) -> bool:
+    """Return whether decoded values of a type can be those of a column. Integers may be of any width: their values decide."""
+    if column.shape:
+        if not pa.types.is_list(kind):
+            return False
+        kind = kind.value_type
+    declared = ARROW[column.type]
+    coded = pa.types.is_dictionary(kind)  # texts are decoded as they are, or as numbers into a dictionary of them
+    return bool(
+        pa.types.is_integer(kind) if pa.types.is_integer(declared) else (kind.value_type if coded else kind) == declared
+    )
+
+
+def sizes_of(folder: Path, files: Mapping[str, pq.ParquetFile], limits: Limits) -> tuple[int, ...]:
+    """Return `d`, `E`, `k` and `P`, each within the limits: values by rows of the first row group that has any.
+
+    Asks one column that is never null; 0 where no column of that size has rows. That every list has that length is seen
+    when it is decoded.
+    """
+
+    def size(shape: Shape) -> int:
+        for name in ("state", *STUDY_TABLES):
+            for at, column in enumerate(TABLES[name].columns):
+                if column.shape == shape and not column.nullable:
+                    found = _list_size(
+                        f"{folder / name}.parquet, column {column.name}", files[name].metadata, at, limits
+                    )
+                    if found:
+                        return found
+        return 0
+
+    sizes = (size("d"), size("E"), size("k"), size("P"))
+    if sizes[0] * sizes[1] > limits.router_values:
         raise EvidenceError("Hidden size times experts is out of bounds.", where=str(folder),
-                            expected=f"at most {limits.router_values}", found=str(dims.E * dims.d))  # fmt: skip
-    return dims
+                            expected=f"at most {limits.router_values}", found=str(sizes[0] * sizes[1]))  # fmt: skip
+    return sizes
+
+
+def _list_size(where: str, metadata: pq.FileMetaData, at: int, limits: Limits) -> int:
+    for group in range(metadata.num_row_groups):
+        stated = metadata.row_group(group)
+        if stated.num_rows > 0:
+            values = stated.column(at).num_values
+            size, rest = divmod(values, stated.num_rows)
+            if rest or not 0 < size <= limits.dimension:
+                raise EvidenceError("A list size is out of bounds.", where=f"{where}, row group {group}",
+                                    expected=f"lists of one size, from 1 to {limits.dimension}",
+                                    found=f"{values} values in {stated.num_rows} rows")  # fmt: skip
+            return int(size)
+    return 0
 
 
 def preflight(shown: Path, spec: TableSpec, file: pq.ParquetFile, stream: BinaryIO, dims: Dims, limits: Limits) -> None:
-    """Hold footer and page headers of one file to the declared table, to each other and to the limits."""
-    expected = spec.arrow_schema(dims)
-    coded = any(pa.types.is_dictionary(kind) for kind in file.schema_arrow.types)
-    if coded or not same_types(file.schema_arrow, expected) or file.metadata.num_columns != len(spec.columns):
-        at, declared, there = _first_difference(file.schema_arrow, expected)
-        raise EvidenceError("This table does not have the declared columns.", where=f"{shown}, column {at}",
-                            expected=declared, found=_short(there), todo="obtain the bundle as 'atlas evidence export' wrote it")  # fmt: skip
+    """Hold what an open file says of its rows, and the headers of its pages, to each other and to the limits."""
     metadata = file.metadata
     width = sum(WIDTH_BYTES[c.type] * max(1, dims.of(c.shape)) for c in spec.columns)
-    if (metadata.num_rows > min(limits.table_rows, limits.table_bytes // width)
-            or metadata.num_row_groups > limits.row_groups):  # fmt: skip
+    if metadata.num_rows > min(limits.table_rows, limits.table_bytes // width):
         raise EvidenceError(
-            "This table is larger than the limits allow.", where=str(shown),
-            expected=f"at most {limits.table_rows} rows and {limits.table_bytes} bytes in {limits.row_groups} row groups",
-            found=f"{metadata.num_rows} rows of {width} bytes in {metadata.num_row_groups}",
+            "This table is larger than the limits allow.", where=str(shown), found=f"{metadata.num_rows} rows of {width} bytes",
+            expected=f"at most {limits.table_rows} rows and {limits.table_bytes} bytes",
         )  # fmt: skip
     for group in range(metadata.num_row_groups):
         rows = metadata.row_group(group).num_rows
         if rows > limits.group_rows or rows * width > limits.row_group_bytes:
             raise _too_large(f"{shown}, row group {group}", rows * width, limits)
     try:
-        require_sound_footer(stream, metadata, limits)
-        _require_agreement(shown, spec, metadata, stream, dims, limits)
+        _require_agreement(shown, spec, file, stream, dims, limits)
     except PageError as error:
-        place = f"{shown}, {error.where}" if error.where else str(shown)
-        raise EvidenceError("The pages of this Parquet file contradict its footer, or are not read here.", where=place,
-                            expected=error.expected, found=str(error), todo=error.todo or _DAMAGED, rule="ATL-A020") from error  # fmt: skip
+        raise _contradicted(shown, error) from error
+
+
+def _contradicted(shown: Path, error: PageError) -> EvidenceError:
+    place = f"{shown}, {error.where}" if error.where else str(shown)
+    return EvidenceError("The pages of this Parquet file contradict its footer, or are not read here.", where=place,
+                         expected=error.expected, found=str(error), todo=error.todo or _DAMAGED, rule="ATL-A020")  # fmt: skip
 
 
 def _require_agreement(
-    shown: Path, spec: TableSpec, metadata: pq.FileMetaData, stream: BinaryIO, dims: Dims, limits: Limits
+    shown: Path, spec: TableSpec, file: pq.ParquetFile, stream: BinaryIO, dims: Dims, limits: Limits
 ) -> None:
     """Walk every page; add up what a row group takes when decoded. Raises `PageError`, or `EvidenceError` for sizes."""
-    expected = spec.arrow_schema(dims)
+    metadata, widths = (
+        file.metadata,
+        [_width(*pair) for pair in zip(spec.columns, file.schema_arrow.types, strict=True)],
+    )
     descriptor, pages, rows, taken, sizes = stream.fileno(), 0, 0, [], []
     size = os.fstat(descriptor).st_size
     for group in range(metadata.num_row_groups):
@@ -154,10 +214,10 @@ def _require_agreement(
                 _require_count(column, dims, stated.num_rows, chunk.values, limits)
                 found = walk(descriptor, chunk, limits.pages, pages)
             except PageError as error:
-                raise at_column(error, group, f"{column.name} ({expected.field(column.name).type})") from error
+                raise at_column(error, group, f"{column.name} ({file.schema_arrow.field(at).type})") from error
             pages += found.count
             taken.append((chunk.start, chunk.start + chunk.length))
-            needed += _decoded_bytes(column, chunk, found)
+            needed += _decoded_bytes(column, widths[at], chunk, found)
             texts += chunk.values * min(found.dictionary_bytes, limits.text_bytes) if column.type == "str" else 0
         if needed > limits.row_group_bytes:
             raise _too_large(f"{shown}, row group {group}", needed, limits)
@@ -172,7 +232,7 @@ def _require_agreement(
     for group, (needed, texts) in enumerate(sizes):
         # At most, every row holds the longest text. Only where that would be too much are the texts looked at.
         if needed + texts > limits.row_group_bytes:
-            total = needed + _text_bytes(shown, spec, stream, group)
+            total = needed + _text_bytes(shown, spec, metadata, stream, group)
             if total > limits.row_group_bytes:
                 raise _too_large(f"{shown}, row group {group}", total, limits)
 
@@ -202,17 +262,24 @@ def _require_count(column: ColumnSpec, dims: Dims, rows: int, values: int, limit
         raise PageError(f"{values} values in {rows} rows", expected=each, todo="no list may be longer" if long else "")
 
 
-def _decoded_bytes(column: ColumnSpec, chunk: Chunk, pages: Pages) -> int:
+def _width(column: ColumnSpec, kind: pa.DataType) -> int:
+    """Return the bytes of one value, as it is decoded or as it is declared, whichever are more."""
+    item = kind.value_type if column.shape else kind
+    return max(WIDTH_BYTES[column.type], 0 if column.type == "str" else item.bit_width // 8)
+
+
+def _decoded_bytes(column: ColumnSpec, width: int, chunk: Chunk, pages: Pages) -> int:
     """Return at most how many bytes a chunk takes when decoded: raw pages, levels, values; not what a dictionary repeats."""
     levels = _LEVELS_BYTES * chunk.values if column.nullable or column.shape else 0
-    return pages.data_bytes + pages.dictionary_bytes + levels + WIDTH_BYTES[column.type] * chunk.values
+    return pages.data_bytes + pages.dictionary_bytes + levels + width * chunk.values
 
 
-def _text_bytes(shown: Path, spec: TableSpec, stream: BinaryIO, group: int) -> int:
+def _text_bytes(shown: Path, spec: TableSpec, metadata: pq.FileMetaData, stream: BinaryIO, group: int) -> int:
     """Return how many bytes the texts of a row group take once every index stands for its text. Expands none of them."""
     names = [c.name for c in spec.columns if c.type == "str"]
     try:
-        rows = pq.ParquetFile(stream, read_dictionary=names).read_row_group(group, columns=names, use_threads=False)
+        file = pq.ParquetFile(stream, metadata=metadata, read_dictionary=names)
+        rows = file.read_row_group(group, columns=names, use_threads=False)
         total = 0
         for chunk in (chunk for column in rows.columns for chunk in column.chunks):
             total += pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
@@ -222,22 +289,37 @@ def _text_bytes(shown: Path, spec: TableSpec, stream: BinaryIO, group: int) -> i
                             found=str(error).partition("\n")[0], todo="it is damaged: obtain the bundle again") from error  # fmt: skip
 
 
-def require_short(rows: pa.Table, where: str, limits: Limits) -> None:
-    """Refuse decoded rows that hold a longer list or text than the limits allow."""
-    for name, column in zip(rows.column_names, rows.columns, strict=True):
-        coded = pa.types.is_dictionary(column.type)
-        text = coded or pa.types.is_string(column.type)
-        if not (text or pa.types.is_list(column.type)):
-            continue
-        if coded:
-            longest = max((pc.max(pc.binary_length(c.dictionary)).as_py() or 0 for c in column.chunks), default=0)
-        else:
-            longest = pc.max(pc.binary_length(column) if text else pc.list_value_length(column)).as_py() or 0
-        most = limits.text_bytes if text else limits.list_values
-        if longest > most:
-            raise EvidenceError(f"A {'text' if text else 'list'} is longer than the limits allow.",
-                                where=f"{where}, column {name}", expected=f"at most {most} {'bytes' if text else 'values'}",
-                                found=str(longest), rule="ATL-A021")  # fmt: skip
+def require_short(rows: pa.Table, spec: TableSpec, dims: Dims, where: str, limits: Limits) -> None:
+    """Refuse decoded rows that hold a longer list or text than the limits allow, or a list of another length than its column's."""
+    for column, held in zip(spec.columns, rows.columns, strict=True):
+        at, size = f"{where}, column {column.name}", dims.of(column.shape)
+        if column.shape:
+            lengths = [np.diff(chunk.offsets) for chunk in held.chunks]  # 0 where a list is null
+            if size and held.null_count < len(held) and not all((found == size).all() for found in lengths):
+                _require_length(held, at, size)
+            if not size:
+                _require_most(
+                    max((found.max(initial=0) for found in lengths), default=0), at, "list", limits.list_values
+                )
+        elif column.type == "str":
+            texts = [chunk.dictionary if pa.types.is_dictionary(held.type) else chunk for chunk in held.chunks]
+            longest = max((pc.max(pc.binary_length(text)).as_py() or 0 for text in texts), default=0)
+            _require_most(longest, at, "text", limits.text_bytes)
+
+
+def _require_length(held: pa.ChunkedArray, where: str, size: int) -> None:
+    """Raise for the first list of another length; one that is null has none."""
+    lengths = pc.list_value_length(held)
+    at = pc.index(pc.not_equal(lengths, size), True).as_py()
+    if at >= 0:
+        raise RowsError("A list has another length than the others of its column.", where=f"{where}, row {at}",
+                        expected=f"{size} values", found=str(lengths[at].as_py()))  # fmt: skip
+
+
+def _require_most(longest: int, where: str, what: str, most: int) -> None:
+    if longest > most:
+        raise EvidenceError(f"A {what} is longer than the limits allow.", where=where, found=str(longest), rule="ATL-A021",
+                            expected=f"at most {most} {'bytes' if what == 'text' else 'values'}")  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -259,53 +341,11 @@ class Gathered:
         return piece
 
 
-def same_types(found: pa.Schema, expected: pa.Schema) -> bool:
-    """Compare names, order and value types; field names inside lists and nullability flags vary by writer."""
-    return found.names == expected.names and all(
-        _shape(a) == _shape(b) for a, b in zip(found.types, expected.types, strict=True)
-    )
-
-
-def _first_difference(found: pa.Schema, expected: pa.Schema) -> tuple[int, str, str]:
-    """Return the number of the first column that differs, counted from 1, and what is declared and found there."""
-    for at in range(max(len(found), len(expected))):
-        there, declared = ([schema.field(at)] if at < len(schema) else [] for schema in (found, expected))
-        if (
-            not there
-            or not declared
-            or there[0].name != declared[0].name
-            or _shape(there[0].type) != _shape(declared[0].type)
-        ):
-            one, other = (
-                f"{field[0].name} {field[0].type}" if field else "no more columns" for field in (declared, there)
-            )
-            return at + 1, one, other
-    return 1, describe(expected), describe(found)
-
-
-def describe(schema: pa.Schema) -> str:
-    """Return columns and types in one line."""
-    return ", ".join(f"{field.name} {field.type}" for field in islice(schema, 64))
-
-
 def _too_large(where: str, needed: int, limits: Limits) -> EvidenceError:
     return EvidenceError("A row group is larger than the limits allow.", where=where,
                          expected=f"at most {limits.group_rows} rows and {limits.row_group_bytes} bytes",
                          found=f"{needed} bytes or more",
                          todo="export the bundle with one row group per run and layer")  # fmt: skip
-
-
-def _shape(kind: pa.DataType) -> tuple[object, ...]:
-    if pa.types.is_fixed_size_list(kind):
-        return ("fixed", kind.list_size, kind.value_type)
-    if pa.types.is_list(kind):
-        return ("list", kind.value_type)
-    return ("text",) if _is_text(kind) else ("scalar", kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    """Texts are read as they are, or as numbers into a dictionary of them."""
-    return bool(pa.types.is_string(kind.value_type if pa.types.is_dictionary(kind) else kind))
 
 
 def _short(text: str) -> str:

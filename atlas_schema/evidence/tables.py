@@ -57,6 +57,12 @@ class ColumnSpec:
         field = pa.field("element", item, nullable=True)
         return pa.list_(field) if self.shape == "*" else pa.list_(field, dims.of(self.shape))
 
+    @property
+    def storage(self) -> str:
+        """How a Parquet file holds the column, in Arrow's words: integers of any width, lists of whatever length."""
+        item = "integer" if self.type in ("u8", "u16", "u32") else str(ARROW[self.type])
+        return f"list<{item}>" if self.shape else item
+
     def duckdb_type(self, dims: Dims) -> str:
         width = dims.of(self.shape)
         suffix = "" if self.shape == "" else "[]" if self.shape == "*" or width > DUCKDB_ARRAY else f"[{width}]"

@@ -58,7 +58,7 @@ def parquet(data: bytes) -> None:
         stream.flush()
         shown = Path("task.parquet")
         try:
-            file = open_table(stream, shown, LIMITS)
+            file = open_table(stream, shown, TABLES["task"], LIMITS)
             preflight(shown, TABLES["task"], file, stream, tiny().dims, LIMITS)
         except EvidenceError:
             return
@@ -159,7 +159,7 @@ class Target:
         return [*drawn, self.sound()] if self.sound else drawn
 
 
-_READING, _PARQUET = ("verify.reading",), ("evidence.preflight", "evidence.pages", "evidence.thrift")
+_READING, _PARQUET = ("verify.reading",), ("evidence.preflight", "evidence.footer", "evidence.pages", "evidence.thrift")
 _CHECKS = ("verify.verifier", "verify.documents", "verify.consistency", "verify.authenticity")
 TARGETS: dict[str, Target] = {
     "reader": Target(reader, _READING, lambda: RAW_OUTPUT.splitlines()[1]),

@@ -31,6 +31,7 @@ from atlas_schema.errors import EvidenceError
 from atlas_schema.evidence import bundle
 from atlas_schema.evidence.bundle import ParquetBundle
 from atlas_schema.evidence.digest import TableRoot
+from atlas_schema.evidence.footer import require_sound_footer
 from atlas_schema.evidence.preflight import preflight
 from atlas_schema.evidence.source import table_root
 from atlas_schema.evidence.tables import STUDY_TABLES, Dims, TableSpec
@@ -154,9 +155,17 @@ def _folder() -> Path:
         if same:
             seen.add((shown.name, dims))
 
+    sound: set[bytes] = set()
+
+    def sound_once(raw: bytes, metadata: Any, limits: Limits) -> None:
+        if raw not in sound:
+            require_sound_footer(raw, metadata, limits)
+            sound.add(raw)
+
     stack, patch = ExitStack(), pytest.MonkeyPatch()
     stack.callback(patch.undo)
     patch.setattr(bundle, "preflight", once)
+    patch.setattr("atlas_schema.evidence.preflight.require_sound_footer", sound_once)
     _KEPT.append(stack)
     return made
 
