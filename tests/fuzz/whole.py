@@ -88,7 +88,7 @@ def evidence(data: bytes) -> None:
         return
     finally:
         path.write_bytes(honest_bytes)
-    if found == root and not _rows(raw).equals(_rows(honest_bytes)):
+    if found == root and _rows(raw).to_pydict() != _rows(honest_bytes).to_pydict():
         raise AssertionError("other rows have the same root")
 
 
@@ -136,7 +136,8 @@ def _beside(**changes: bytes) -> Code:
 
 
 def _rows(raw: bytes) -> pa.Table:
-    return pq.read_table(pa.BufferReader(raw))
+    """Return what a file holds, whatever the schema that Arrow keeps in it for itself."""
+    return pq.read_table(pa.BufferReader(raw.replace(b"ARROW:schema", b"its own keys")))
 
 
 @cache
