@@ -69,17 +69,9 @@ class Target:
 def targets() -> list[Target]:
     """Return every shipped receipt that its issuer stands by, and the documents beside one of them."""
     shipped = json.loads((ROOT / "fixtures/expected.json").read_text(encoding="utf-8"))
-    first: dict[Path, str] = {}
-    for name in shipped:
-        first.setdefault(Path(name).parent, name)
-    receipts = []
-    for name in shipped:
-        # The receipts of the large study share their findings: one gets every change, the others one in every place.
-        large, alone = Path(name).parent.name == "study", name in first.values()
-        receipts.append(Target(f"fixtures/{name}", whole=alone or not large))
     demo = f"{DEMO}/receipt-preserved.json"
     beside = [Target(demo, "run_log"), Target(demo, "preregistration", whole=False)]
-    return [Target(demo), *receipts, *beside]
+    return [Target(demo), *(Target(f"fixtures/{name}") for name in shipped), *beside]
 
 
 @dataclass(slots=True)
