@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from atlas_schema.cli import conformance, log, sign, transcribe, vocab
 from atlas_schema.cli.prediction import prediction
 from atlas_schema.cli.prereg import prereg
-from atlas_schema.cli.streams import outlive_readers
+from atlas_schema.cli.streams import OutputError, abandon, outlive_readers
 from atlas_schema.errors import AtlasError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -160,6 +160,10 @@ def main() -> None:
         pointer = "/" + "/".join(str(part) for part in first["loc"])
         typer.echo(f"What you gave does not fit the {error.title} document.\n  where:    {printable(pointer)}\n"
                    f"  expected: {printable(first['msg'])}\n  found:    {printable(str(first['input'])[:200])}", err=True)  # fmt: skip
+        sys.exit(2)
+    except OutputError as error:
+        abandon(sys.stdout)
+        typer.echo(f"The output could not be written: {error.strerror}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

@@ -8,8 +8,12 @@ import sys
 from typing import Any, TextIO
 
 
+class OutputError(OSError):
+    """A standard stream takes no more, as on a full disk. Its reader is there."""
+
+
 class _Dropping(io.RawIOBase):
-    """A file that takes everything; what a closed pipe no longer takes is dropped. Other faults are raised."""
+    """A file that takes everything; what a closed pipe no longer takes is dropped. Other faults are an `OutputError`."""
 
     def __init__(self, raw: io.FileIO) -> None:
         self._raw = raw
@@ -29,6 +33,8 @@ class _Dropping(io.RawIOBase):
             return self._raw.write(data) or 0
         except BrokenPipeError:
             return len(data)
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror) from error
 
 
 def patient(stream: TextIO) -> TextIO:

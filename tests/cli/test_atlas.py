@@ -446,6 +446,14 @@ def test_output_that_was_closed_from_the_start_changes_no_exit_code() -> None:
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is full")
+@pytest.mark.parametrize("args", ["schema all", "vocab list", "--help"])
+def test_output_that_finds_no_room_is_told_and_is_no_fault(args: str) -> None:
+    command = f"'{sys.executable}' -m atlas_schema.cli.atlas {args} > /dev/full"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, timeout=120, check=False, text=True)
+    assert (ended.returncode, ended.stderr) == (2, "The output could not be written: No space left on device\n")
+
+
 # --- reference ----------------------------------------------------------------------------------------------------
 
 
