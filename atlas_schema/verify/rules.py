@@ -32,7 +32,7 @@ _LETTERS = {
 _TABLE = """
 A001 | A document is strict JSON within the limits. | Two readers must never see two documents in the same bytes. | format.md, Documents
 A002 | A Parquet file is readable, has exactly the declared columns, and fits the limits before it is decoded. | A file of a few hundred bytes can declare hundreds of millions of rows. | format.md, Bundle
-A003 | Rows have no missing values where none may stand, no NaN or infinity, and no key twice. | Statistics over such rows mean nothing. | format.md, Tables
+A003 | Rows have no missing values where none may stand, no NaN or infinity, no list of another length or integer beyond its column, and no key twice. | Statistics over such rows mean nothing. | format.md, Tables
 A020 | The headers of a Parquet file's pages agree with its footer, and hold only what is read here. | A decoder believes the pages, a limit the footer; where they differ, a limit holds nothing. | format.md, Bundle
 A021 | No list, no text and no run and layer holds more than the limits, nor do all runs side by side; keys name no more runs and layers. | One row, or many small groups of rows, can hold what no machine can. | format.md, Bundle
 A022 | Files of a bundle are regular files: no links, pipes or devices. | A link reads what its author may not, a pipe never ends. | format.md, Bundle
