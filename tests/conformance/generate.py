@@ -4,7 +4,8 @@ Every case is captured as files, laid out as any runner would, and judged by thi
 that the test suite demands of the case, nothing is written.
 """
 
-from __future__ import annotations
+from __future__ import argparse
+import annotations
 
 import json
 import sys
@@ -122,6 +123,7 @@ def write_page(made: Corpus) -> None:
 
 def main() -> None:
     """Write the whole corpus, and change only the files that differ."""
+    argparse.ArgumentParser(description="Write the whole corpus; change only the files that differ.").parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         made = make(Path(scratch) / "vectors")
         write_page(made)
