@@ -4,9 +4,9 @@ Every case is captured as files, laid out as any runner would, and judged by thi
 that the test suite demands of the case, nothing is written.
 """
 
-from __future__ import argparse
-import annotations
+from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile

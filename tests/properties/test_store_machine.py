@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from properties.contract import THOROUGH, holds, machine
 from simulator import MemorySource
 
-from atlas_schema.errors import AtlasError, EvidenceError
+from atlas_schema.errors import AtlasError, EvidenceError, UsageError
 from atlas_schema.evidence.bundle import ParquetBundle, export_bundle, import_bundle
 from atlas_schema.evidence.digest import evidence_root
 from atlas_schema.evidence.source import EvidenceSource, table_roots
@@ -236,7 +236,15 @@ class Extraction(RuleBasedStateMachine):
         expected = model_root(self.done)
         with tempfile.TemporaryDirectory() as scratch:
             export_bundle(self.store, Path(scratch) / "evidence")
-            assert root(ParquetBundle(Path(scratch) / "evidence")) == expected
+            bundle = ParquetBundle(Path(scratch) / "evidence")
+            assert root(bundle) == expected
+            rows = {name: bundle.rows(name) for name in ("window", "state", "layer", "routing")}
+            if not (rows["window"] and (rows["state"] or (rows["layer"] and rows["routing"]))):
+                with pytest.raises(UsageError, match="sizes of a model"):
+                    import_bundle(
+                        Path(scratch) / "evidence", Path(scratch) / "again.duckdb", study().preregistration_digest()
+                    )
+                return
             import_bundle(Path(scratch) / "evidence", Path(scratch) / "again.duckdb", study().preregistration_digest())
             with EvidenceStore.open_existing(Path(scratch) / "again.duckdb") as again:
                 assert root(again) == expected
