@@ -335,6 +335,8 @@ def test_maps_below_full_rank_have_no_condition_number(change: Row) -> None:
 def test_maps_of_nothing_have_no_drift() -> None:
     found = overlap_scalars(rows("overlap", pair(0, 1, drift_den=0.0)), 2)
     assert found[ids.OVERLAP_DRIFT] == Scalar(None, 1, "the maps are zero")
+    little = overlap_scalars(rows("overlap", pair(0, 1, drift_num=0.125, drift_den=0.5)), 2)
+    assert little[ids.OVERLAP_DRIFT] == Scalar(0.25, 1)
     unseen = overlap_scalars(rows("overlap", pair(0, 1, visits=0)), 2)
     assert set(unseen.values()) == {Scalar(None, 0, "no pair of experts was visited")}
 
@@ -343,7 +345,7 @@ def ranked(usable: int, tokens: int = 5, flat: bool = False) -> Scalar:
     """Correlate pairs whose condition numbers rise with their drift, ``usable`` of six with so many tokens."""
     maps = rows("overlap", *(pair(0, i, cond=1.0 if flat else 1.0 + i) for i in range(6)))
     drift = PairDrift(maps, 6)
-    drift.numerator[:], drift.denominator[:] = np.arange(6.0), 2.0
+    drift.numerator[:], drift.denominator[:] = np.arange(6.0), 0.5
     drift.tokens[:usable] = tokens
     return rank_correlation(maps, drift)
 
@@ -428,6 +430,11 @@ def test_groups_are_as_strong_as_their_best_or_best_two() -> None:
     assert rule().admissible(scores).all()
     assert two.order(scores)[:, :3].tolist() == [[3, 5, 4], [0, 1, 2]]
     assert rule().order(scores)[0].tolist() == [0, 3, 5, 4, 1, 2]
+    best = rule("softmax+bias", mode="max").order(np.array([[5.0, 0.0, 4.0, 4.5]]))
+    assert best[0, :2].tolist() == [
+        0,
+        1,
+    ]  # the group of the best one, though each of the other group is above its second
     assert two.order(np.array([[-1.0, -2.0, 0.0, -9.0]])).tolist() == [[0, 1, 2, 3]]  # below zero, and still admissible
 
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from documents.records import Json, measurement
+from documents.records import Json, measurement, prediction
 from measures.by_hand import V0, V1, at, pair, rows, update
 from signing.material import key, written
 from simulator import IDENTICAL, PRESERVED, StudySimulator
@@ -44,7 +44,7 @@ from atlas_schema.verify.protocol import typed_tiers
 from atlas_schema.verify.records import _record
 from atlas_schema.verify.rows import _window_faults
 from atlas_schema.verify.sandbox import _answer, _copy, _require_no_log, _run, open_database
-from atlas_schema.verify.verifier import _found, _reasons
+from atlas_schema.verify.verifier import Options, _found, _reasons
 
 
 @pytest.mark.parametrize("gain", ["w", "none"])
@@ -99,6 +99,16 @@ def test_a_claim_is_told_with_its_reason_and_only_a_refuted_one_with_its_own_rec
     assert "4" not in fourfold.because  # not what its numbers come to, but what it may not say
     (sound, _) = told(measurement()).claims
     assert sound.because
+
+
+def test_a_demand_that_could_never_be_met_is_told_what_could() -> None:
+    """Of a record one verdict may be required; a prediction has none."""
+    record = told(measurement(), Options(require="rewritten"))
+    forecast = told(prediction(), Options(require="supported"))
+    assert ("expected: supported\n" in record.usage, "expected: a document that has a verdict\n" in forecast.usage) == (
+        True,
+        True,
+    )
 
 
 def test_a_record_whose_rows_fail_comes_to_no_verdict() -> None:
@@ -525,7 +535,7 @@ def test_a_receipt_without_its_documents_lacks_them_and_is_no_fault_of_the_verif
 def test_a_missing_signature_is_asked_for_and_a_strangers_is_not_believed() -> None:
     from verify.test_authenticity import by, signed
 
-    from atlas_schema.verify.verifier import Options, verify
+    from atlas_schema.verify.verifier import verify
 
     two = Options(profile="offline", keys=(key(1).public, key(2).public), threshold=2)
     (missing,) = verify(signed(by(1)), two).channels[Channel.AUTHENTICITY].problems
