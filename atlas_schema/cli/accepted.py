@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from atlas_schema.verify.verifier import Submission
 
 
-def accepted(submission: Submission, profile: str = "review", require: str = "preserved") -> bool:
+def accepted(submission: Submission, profile: str = "review") -> bool:
     """Return whether every channel that the profile requires passes; where one does not, show the report.
 
     What the verdict is does not matter: an honest receipt of a rewrite, or of nothing decided, is accepted.
@@ -19,7 +19,7 @@ def accepted(submission: Submission, profile: str = "review", require: str = "pr
     from atlas_schema.verify.outcome import Status
     from atlas_schema.verify.verifier import Options, verify
 
-    report = verify(submission, Options(profile=profile, require=require))
+    report = verify(submission, Options(profile=profile))
     if all(report.status(channel) is Status.PASSED for channel in report.required):
         return True
     typer.echo(render(report), err=True)

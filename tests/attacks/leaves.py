@@ -29,7 +29,7 @@ from attacks.remembered import Outcome, Study, outcome_of, remembered  # noqa: E
 
 from atlas_schema.documents.receipt import FREE_TEXT  # noqa: E402
 from atlas_schema.verify.loading import load  # noqa: E402
-from atlas_schema.verify.outcome import Channel, Code  # noqa: E402
+from atlas_schema.verify.outcome import REQUIREMENTS, UNASKED, Channel, Code  # noqa: E402
 from atlas_schema.verify.verifier import Submission, verify  # noqa: E402
 from benchmarks.page import write_section  # noqa: E402
 
@@ -106,7 +106,8 @@ class Sweep:
         self.target, self.recomputed = target, recomputed
         path = ROOT / target.receipt
         self.receipt = json.loads(path.read_bytes())
-        self.study = Study(load(path), self.receipt["claim"]["verdict"])
+        claimed = self.receipt["claim"]["verdict"]
+        self.study = Study(load(path), claimed if claimed in REQUIREMENTS["receipt"] else UNASKED)
         self.changes = Changes((ROOT / target.path).read_bytes(), FREE_TEXT if target.document == "receipt" else ())
 
     def tally(self) -> Tally:

@@ -349,6 +349,21 @@ def test_a_log_that_was_altered_is_not_added_to(atlas_command: Command, folder: 
     assert (folder / "run_log.json").read_text() == text
 
 
+def test_a_receipt_of_any_verdict_is_issued(atlas_command: Command, atlas_verify: Command, folder: Path) -> None:
+    """Nothing decided, and a rewrite, are as honest as what somebody may require."""
+    made = study().with_contract({"bootstrap": {"min_clusters": 1000}})
+    for name, text in (
+        ("contract", made.contract),
+        ("preregistration", made.preregistration),
+        ("run_log", made.run_log),
+    ):
+        (folder / f"{name}.json").write_text(document_text(text))
+    made.store(folder / "evidence.duckdb").close()
+    ended = atlas_command(*issue(folder, folder / "evidence.duckdb", folder / "none.json", "close"))
+    assert (ended.code, ended.out) == (0, f"{folder / 'none.json'}: arm 'close' is undetermined\n"), ended.err
+    assert atlas_verify(folder / "none.json", "--contract", folder / "contract.json").code == 6
+
+
 def refused(atlas_command: Command, folder: Path, made: StudySimulator, arm: str = "frozen") -> str:
     """Issue from changed evidence; return what is said. Nothing may be written, no step recorded."""
     (folder / "run_log.json").write_text(document_text(made.relogged().run_log))
